@@ -1,0 +1,37 @@
+# Each target first gives .venv what it needs (.ci/environment): once, and again when pyproject.toml
+# changes. PYTHON= names an interpreter, CC= a C compiler, ARGS= is passed on:
+#     make demo ARGS="--num-cells 10"        make test ARGS="-k averaging"
+
+# Without bytecode on disk every import of dolfinx, torch and pyvista takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+python := .venv/bin/python
+
+.PHONY: help demo test lint format clean
+.NOTPARALLEL:
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+
+demo:  ## a random vascular network, from graph to solution; pictures in output/
+	@bash .ci/environment demo
+	$(python) demos/random_vascular_network.py $(ARGS)
+
+test:  ## run the tests
+	@bash .ci/environment test
+	$(python) -m pytest $(ARGS)
+
+lint:  ## check style and types
+	@bash .ci/environment lint
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+
+format:  ## mend the style where a tool can
+	@bash .ci/environment lint
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
+
+clean:  ## remove pictures, caches and build products; .venv stays
+	rm -rf output build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +

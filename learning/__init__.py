@@ -1,0 +1,1 @@
+"""Neural preconditioners and a differentiable FGMRES for the problems of `mixeddim`."""

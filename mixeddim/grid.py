@@ -1,0 +1,55 @@
+"""The regular grid of nodes under a structured box, and its order against that of the dofs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Grid"]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Nodes of a structured box in grid order, and the dofs that sit on them.
+
+    Grid arrays are indexed `[i, j, k]` along x, y and z. Nothing here needs DOLFINx, so that a
+    network trained elsewhere can go back and forth between dof vectors and grid arrays.
+
+    Attributes:
+        shape: Number of nodes along x, y, z.
+        lower: Corner of the box with the smallest coordinates, shape (3,).
+        cell_size: Distance of neighbouring nodes along x, y, z, shape (3,).
+        node_of_dof: Flat (C order) grid index of each dof, shape (num_dofs,).
+    """
+
+    shape: tuple[int, int, int]
+    lower: NDArray[np.float64]
+    cell_size: NDArray[np.float64]
+    node_of_dof: NDArray[np.int64]
+
+    def to_grid(self, dof_values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Reorder dof values into a grid array.
+
+        Args:
+            dof_values: Shape (..., num_dofs).
+
+        Returns:
+            Shape (..., *self.shape).
+        """
+        values = np.empty_like(dof_values)
+        values[..., self.node_of_dof] = dof_values
+        return values.reshape(*dof_values.shape[:-1], *self.shape)
+
+    def to_dofs(self, grid_values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Reorder a grid array into dof values, the inverse of `to_grid`.
+
+        Args:
+            grid_values: Shape (..., *self.shape).
+
+        Returns:
+            Shape (..., num_dofs).
+        """
+        flat = grid_values.reshape(*grid_values.shape[:-3], -1)
+        return flat[..., self.node_of_dof]

@@ -1,0 +1,201 @@
+"""The Schur complement: the coupled problem reduced to the tissue.
+
+    S u_3d = g      S = A_33 - A_31 A_11^-1 A_13      g = b_3 - A_31 A_11^-1 b_1
+    u_1d = A_11^-1 (b_1 - A_13 u_3d)
+
+Assembled, the Schur term fills in densely; it stays a product of sparse factors. Needs numpy and
+scipy alone, so that a saved system can be used where DOLFINx is not installed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import LinearOperator, splu
+
+from mixeddim.grid import Grid
+
+if TYPE_CHECKING:
+    from mixeddim.assembly import CoupledSystem
+
+__all__ = ["ReducedSystem", "load_reduced", "reduce", "save_reduced"]
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedSystem:
+    """The reduced problem S u_3d = g, its Schur term factored, its parts kept apart.
+
+    The parts are those of `CoupledSystem`, with Dirichlet dofs eliminated, in DOLFINx dof order.
+
+    Attributes:
+        K: Stiffness matrix of the tissue, shape (num_dofs_3d, num_dofs_3d).
+        M: Reaction matrix of the tissue.
+        Pi: Averaging matrix, shape (num_points, num_dofs_3d).
+        N: Network basis at the quadrature points, shape (num_points, num_dofs_1d).
+        weights: Quadrature weights, the diagonal of W, shape (num_points,).
+        beta: Wall conductances, the diagonal of B, shape (num_points,).
+        A_11: Network block, shape (num_dofs_1d, num_dofs_1d).
+        b_3: Right-hand side of the tissue, shape (num_dofs_3d,).
+        b_1: Right-hand side of the network, shape (num_dofs_1d,).
+        grid: Nodes of the structured box, or None on any other mesh.
+    """
+
+    K: sparse.csr_array
+    M: sparse.csr_array
+    Pi: sparse.csr_array
+    N: sparse.csr_array
+    weights: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    A_11: sparse.csr_array
+    b_3: NDArray[np.float64]
+    b_1: NDArray[np.float64]
+    grid: Grid | None
+
+    @property
+    def W(self) -> sparse.dia_array:
+        """Diagonal of quadrature weights."""
+        return sparse.diags_array(self.weights)
+
+    @property
+    def B(self) -> sparse.dia_array:
+        """Diagonal of wall conductances."""
+        return sparse.diags_array(self.beta)
+
+    @cached_property
+    def A_33(self) -> sparse.csr_array:
+        """Tissue block."""
+        return (self.K + self.M + self.Pi.T @ self.W @ self.B @ self.Pi).tocsr()
+
+    @cached_property
+    def A_31(self) -> sparse.csr_array:
+        """Coupling block, tissue rows and network columns."""
+        return -(self.Pi.T @ self.W @ self.B @ self.N).tocsr()
+
+    @cached_property
+    def A_13(self) -> sparse.csr_array:
+        """Coupling block, network rows and tissue columns."""
+        return self.A_31.T.tocsr()
+
+    @cached_property
+    def solve_11(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+        """Apply A_11^-1 by its sparse factors, to shape (num_dofs_1d,) or (num_dofs_1d, k)."""
+        solve: Callable[[NDArray[np.float64]], NDArray[np.float64]] = splu(
+            self.A_11.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}
+        ).solve
+        return solve
+
+    @cached_property
+    def S(self) -> LinearOperator:
+        """The Schur complement, symmetric positive definite, shape (num_dofs_3d, num_dofs_3d)."""
+
+        def apply(v: NDArray[np.float64]) -> NDArray[np.float64]:
+            return self.A_33 @ v - self.A_31 @ self.solve_11(self.A_13 @ v)
+
+        return LinearOperator(
+            self.A_33.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=float
+        )
+
+    @cached_property
+    def g(self) -> NDArray[np.float64]:
+        """Right-hand side of the reduced problem, shape (num_dofs_3d,)."""
+        return self.b_3 - self.A_31 @ self.solve_11(self.b_1)
+
+    def back_substitute(self, u_3d: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the network dofs that belong to tissue dofs.
+
+        Args:
+            u_3d: Shape (num_dofs_3d,).
+        """
+        return self.solve_11(self.b_1 - self.A_13 @ u_3d)
+
+
+def reduce(system: CoupledSystem) -> ReducedSystem:
+    """Eliminate the network from a coupled system.
+
+    Args:
+        system: The assembled system; its matrices are shared, not copied.
+    """
+    structured = hasattr(system.tissue, "grid")
+    return ReducedSystem(
+        K=system.K,
+        M=system.M,
+        Pi=system.Pi,
+        N=system.N,
+        weights=system.coupling.weights,
+        beta=system.coupling.beta,
+        A_11=system.A_11,
+        b_3=system.b_3,
+        b_1=system.b_1,
+        grid=system.tissue.grid(system.side_3d.V) if structured else None,
+    )
+
+
+_SPARSE = ("K", "M", "Pi", "N", "A_11")
+_DENSE = ("weights", "beta", "b_3", "b_1")
+_GRID = ("shape", "lower", "cell_size", "node_of_dof")
+
+
+def save_reduced(reduced: ReducedSystem, path: str | os.PathLike[str]) -> None:
+    """Write a reduced system to a compressed `.npz` file, replacing it in one step.
+
+    Args:
+        reduced: The system.
+        path: File to write; an existing one stays whole until the new one is complete.
+    """
+    arrays: dict[str, Any] = {name: getattr(reduced, name) for name in _DENSE}
+    for name in _SPARSE:
+        A = getattr(reduced, name)
+        arrays |= {f"{name}.data": A.data, f"{name}.indices": A.indices}
+        arrays |= {f"{name}.indptr": A.indptr, f"{name}.shape": A.shape}
+    if reduced.grid is not None:
+        arrays |= {f"grid.{name}": getattr(reduced.grid, name) for name in _GRID}
+    target = Path(path)
+    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
+        try:
+            np.savez_compressed(part, **arrays)
+            part.close()
+            os.replace(part.name, target)
+        except BaseException:
+            os.unlink(part.name)
+            raise
+
+
+def load_reduced(path: str | os.PathLike[str]) -> ReducedSystem:
+    """Read a reduced system written by `save_reduced`; runs no code from the file.
+
+    Args:
+        path: File to read.
+
+    Raises:
+        ValueError: If the file is not such a system.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+            matrices = {
+                name: sparse.csr_array(
+                    tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr")),
+                    shape=tuple(arrays[f"{name}.shape"]),
+                )
+                for name in _SPARSE
+            }
+            grid = None
+            if "grid.shape" in arrays:
+                shape, *rest = (arrays[f"grid.{name}"] for name in _GRID)
+                grid = Grid(tuple(int(n) for n in shape), *rest)  # type: ignore[arg-type]
+            return ReducedSystem(**matrices, **{name: arrays[name] for name in _DENSE}, grid=grid)
+    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"got {os.fspath(path)!r}, which holds no complete reduced system ({error}); wanted a "
+            "file written by mixeddim.save_reduced. Write it again."
+        ) from error
