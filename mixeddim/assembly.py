@@ -33,6 +33,7 @@ from mixeddim.boundary import (
     find_vertices,
 )
 from mixeddim.forms import Coefficient, Coefficients, as_ufl, diffusion, reaction, source
+from mixeddim.grid import Grid
 from mixeddim.meshes import Network, StructuredBox
 
 __all__ = ["CoupledSystem", "Coupling", "Side", "assemble"]
@@ -72,6 +73,11 @@ class Side:
     def residual(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return A u - b of this side alone, before Dirichlet elimination."""
         return self.K @ u + self.M @ u + self.R @ u - self.f - self.h
+
+    @property
+    def dirichlet_diagonal(self) -> float:
+        """What the diagonal of an eliminated dof is set to: the mean diagonal entry of K."""
+        return float(self.K.diagonal().mean())
 
     @property
     def given_values(self) -> NDArray[np.float64]:
@@ -120,9 +126,10 @@ class Coupling:
 class CoupledSystem:
     """The discrete coupled problem, its parts kept apart.
 
-    Matrices named as in the module's formula have the Dirichlet dofs eliminated symmetrically:
-    their rows and columns are zero but for a 1 on the diagonal, and the right-hand sides carry
-    their values. `side_3d`, `side_1d` and `coupling` hold the same parts before elimination.
+    The matrices named as in the module's formula have the Dirichlet dofs eliminated
+    symmetrically: their rows and columns are zero but for the mean diagonal entry of K, so that
+    these equations weigh as much as the others in a norm, and the right-hand sides carry their
+    values. `side_3d`, `side_1d` and `coupling` hold the same parts before elimination.
 
     Attributes:
         tissue: Structured box or mesh of the tissue.
@@ -139,9 +146,17 @@ class CoupledSystem:
     coupling: Coupling
 
     @cached_property
+    def grid(self) -> Grid | None:
+        """Nodes of the structured box in grid order, or None on any other mesh."""
+        if isinstance(self.tissue, StructuredBox):
+            return self.tissue.grid(self.side_3d.V)
+        return None
+
+    @cached_property
     def K(self) -> sparse.csr_array:
-        """Stiffness (and Robin) matrix of the tissue, 1 on the diagonal of Dirichlet dofs."""
-        return _eliminate(self.side_3d.K + self.side_3d.R, self.side_3d.is_free, diagonal=1.0)
+        """Stiffness (and Robin) matrix of the tissue."""
+        side = self.side_3d
+        return _eliminate(side.K + side.R, side.is_free, side.dirichlet_diagonal)
 
     @cached_property
     def M(self) -> sparse.csr_array:
@@ -150,8 +165,9 @@ class CoupledSystem:
 
     @cached_property
     def K_1d(self) -> sparse.csr_array:
-        """Stiffness (and Robin) matrix of the network, 1 on the diagonal of Dirichlet dofs."""
-        return _eliminate(self.side_1d.K + self.side_1d.R, self.side_1d.is_free, diagonal=1.0)
+        """Stiffness (and Robin) matrix of the network."""
+        side = self.side_1d
+        return _eliminate(side.K + side.R, side.is_free, side.dirichlet_diagonal)
 
     @cached_property
     def Pi(self) -> sparse.csr_array:
@@ -208,6 +224,8 @@ class CoupledSystem:
         """Loads less what the Dirichlet values contribute, and those values at their dofs."""
         given_3d, given_1d = self.side_3d.given_values, self.side_1d.given_values
         residual_3d, residual_1d = self.unconstrained_residual(given_3d, given_1d)
+        given_3d *= self.side_3d.dirichlet_diagonal
+        given_1d *= self.side_1d.dirichlet_diagonal
         b_3 = np.where(self.side_3d.is_free, -residual_3d, given_3d)
         b_1 = np.where(self.side_1d.is_free, -residual_1d, given_1d)
         return b_3, b_1
@@ -350,7 +368,7 @@ def _couple(
     num_cells = mesh.topology.index_map(1).size_local
     cells = np.repeat(np.arange(num_cells, dtype=np.int32), len(reference_weights))
 
-    ends = mesh.geometry.x[mesh.geometry.dofmap[:num_cells]]
+    ends = mesh.geometry.x[mesh.geometry.dofmaps[0][:num_cells]]
     along = ends[:, 1] - ends[:, 0]
     length = np.linalg.norm(along, axis=1)
     points = (ends[:, None, 0] + reference_points[None] * along[:, None]).reshape(-1, 3)

@@ -71,10 +71,10 @@ def _cells_by_arithmetic(box: StructuredBox, points: NDArray[np.float64]) -> NDA
 
 
 def _cells_by_search(mesh: dolfinx.mesh.Mesh, points: NDArray[np.float64]) -> NDArray[np.int32]:
-    if mesh.topology.cell_name() != "tetrahedron" or mesh.geometry.cmap.degree != 1:
+    if mesh.topology.cell_name() != "tetrahedron" or mesh.geometry.cmaps[0].degree != 1:
         raise ValueError(
             f"got a mesh of cells {mesh.topology.cell_name()!r} with geometry of degree "
-            f"{mesh.geometry.cmap.degree}; wanted straight-edged tetrahedra. "
+            f"{mesh.geometry.cmaps[0].degree}; wanted straight-edged tetrahedra. "
             "Mesh the tissue with tetrahedra of degree 1."
         )
     points = np.ascontiguousarray(points)
@@ -94,7 +94,7 @@ def _pull_back(
     mesh: dolfinx.mesh.Mesh, cells: NDArray[np.int32], points: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Invert the affine map of each point's cell, by Cramer's rule."""
-    vertices = mesh.geometry.x[mesh.geometry.dofmap[cells]]
+    vertices = mesh.geometry.x[mesh.geometry.dofmaps[0][cells]]
     a, b, c = (vertices[:, i] - vertices[:, 0] for i in (1, 2, 3))
     d = points - vertices[:, 0]
     faces = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)

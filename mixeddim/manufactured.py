@@ -11,7 +11,6 @@ import mixeddim._fenics  # noqa: F401
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import basix.ufl
 import dolfinx
 import networkx as nx
 import numpy as np
@@ -24,13 +23,10 @@ from mixeddim.averaging import AveragingOperator
 from mixeddim.boundary import Dirichlet
 from mixeddim.forms import Coefficients
 from mixeddim.meshes import create_box, create_network
-from mixeddim.solvers import Solution
 
 __all__ = [
-    "Errors",
     "ExactProblem",
     "bessel_mode",
-    "compute_errors",
     "smooth_coupled",
     "surface_source",
     "uncoupled",
@@ -98,42 +94,6 @@ class ExactProblem:
             bcs_1d=[Dirichlet("inlets", given_1d)] if self.dirichlet_1d else [],
             averaging=averaging,
         )
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Norms of the error of a solution; seminorms carry their gradient.
-
-    Attributes:
-        L2_3d: L2 norm over the tissue.
-        H1_3d: L2 norm of the gradient over the tissue.
-        L2_1d: L2 norm over the network.
-        L2_flux: L2 norm over the network of the wall flux per length.
-    """
-
-    L2_3d: float
-    H1_3d: float
-    L2_1d: float
-    L2_flux: float
-
-
-def compute_errors(solution: Solution, exact: ExactProblem, degree: int = 6) -> Errors:
-    """Compute the errors of a solution against the exact fields.
-
-    Args:
-        solution: The solution of `exact.assemble(...)`.
-        exact: The exact fields.
-        degree: Degree of the quadrature that compares them.
-    """
-    coupling, u_3d, u_1d = solution.system.coupling, solution.u_3d, solution.u_1d
-    mesh_3d, mesh_1d = u_3d.function_space.mesh, u_1d.function_space.mesh
-    flux_error = solution.wall_flux - exact.wall_flux(coupling.points.T)
-    return Errors(
-        L2_3d=_distance(mesh_3d, u_3d, exact.u_3d, degree),
-        H1_3d=_distance(mesh_3d, ufl.grad(u_3d), exact.grad_u_3d, degree, shape=(3,)),
-        L2_1d=_distance(mesh_1d, u_1d, exact.u_1d, degree),
-        L2_flux=float(np.sqrt(coupling.weights @ flux_error**2)),
-    )
 
 
 def uncoupled() -> ExactProblem:
@@ -277,20 +237,3 @@ def _plane_wave(permeability: float) -> ExactProblem:
         u_1d=lambda x: mean * np.cos(wave @ x),
         wall_flux=lambda x: np.zeros(x.shape[1]),
     )
-
-
-def _distance(
-    mesh: dolfinx.mesh.Mesh,
-    approximate: ufl.core.expr.Expr,
-    exact: Field,
-    degree: int,
-    shape: tuple[int, ...] = (),
-) -> float:
-    """Return the L2 norm of the difference, with the exact field at the quadrature points."""
-    element = basix.ufl.quadrature_element(mesh.basix_cell(), value_shape=shape, degree=degree)
-    at_points = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, element))
-    at_points.interpolate(exact)
-    difference = approximate - at_points
-    dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": degree})
-    squared = dolfinx.fem.assemble_scalar(dolfinx.fem.form(ufl.inner(difference, difference) * dx))
-    return float(np.sqrt(mesh.comm.allreduce(squared)))

@@ -188,7 +188,7 @@ class Network:
     @cached_property
     def _dof_of_geometry(self) -> NDArray[np.int32]:
         dofs = np.empty(len(self.mesh.geometry.x), dtype=np.int32)
-        dofs[self.mesh.geometry.dofmap.ravel()] = self.P1.dofmap.list.ravel()
+        dofs[self.mesh.geometry.dofmaps[0].ravel()] = self.P1.dofmap.list.ravel()
         return dofs
 
 
@@ -276,7 +276,7 @@ def _tag_vertices(mesh: dolfinx.mesh.Mesh, graph: Graph) -> dolfinx.mesh.MeshTag
     ).astype(np.int32)
     mesh.topology.create_connectivity(1, 0)
     vertices = mesh.topology.connectivity(1, 0).array
-    inputs = mesh.geometry.input_global_indices[mesh.geometry.dofmap.ravel()]
+    inputs = mesh.geometry.input_global_indices[mesh.geometry.dofmaps[0].ravel()]
     is_node = inputs < len(degree)
     vertices, first = np.unique(vertices[is_node], return_index=True)
     return dolfinx.mesh.meshtags(mesh, 0, vertices, tag_of_node[inputs[is_node][first]])

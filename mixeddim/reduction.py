@@ -125,7 +125,6 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
     Args:
         system: The assembled system; its matrices are shared, not copied.
     """
-    structured = hasattr(system.tissue, "grid")
     return ReducedSystem(
         K=system.K,
         M=system.M,
@@ -136,7 +135,7 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
         A_11=system.A_11,
         b_3=system.b_3,
         b_1=system.b_1,
-        grid=system.tissue.grid(system.side_3d.V) if structured else None,
+        grid=system.grid,
     )
 
 

@@ -132,7 +132,7 @@ def solve(
     system: CoupledSystem,
     method: Method = "direct",
     *,
-    rtol: float = 1e-12,
+    rtol: float = 1e-10,
     max_iterations: int = 1000,
 ) -> Solution:
     """Solve the coupled problem.
@@ -153,13 +153,16 @@ def solve(
     if method not in get_args(Method):
         raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}.")
     V_3d, V_1d = system.side_3d.V, system.side_1d.V
+    comm = V_3d.mesh.comm
     if method == "reduced":
         reduced = reduce(system)
-        x_3, iterations = _solve_reduced(reduced, V_3d.mesh.comm, rtol, max_iterations)
+        x_3, iterations = _solve_reduced(reduced, comm, rtol, max_iterations)
         x_1 = reduced.back_substitute(x_3)
     else:
-        solve_blocks = _solve_direct if method == "direct" else _solve_krylov
-        x, iterations = solve_blocks(system, V_3d.mesh.comm, rtol, max_iterations)
+        if method == "direct":
+            x, iterations = _solve_direct(system, comm)
+        else:
+            x, iterations = _solve_krylov(system, comm, rtol, max_iterations)
         x_3, x_1 = np.split(x, [len(system.b_3)])
 
     residual = np.hypot(
@@ -173,12 +176,7 @@ def solve(
     return Solution(system, u_3d, u_1d, method, iterations, relative)
 
 
-def _solve_direct(
-    system: CoupledSystem,
-    comm: PETSc.Comm,
-    rtol: float,  # noqa: ARG001
-    max_iterations: int,  # noqa: ARG001
-) -> tuple[NDArray[np.float64], int]:
+def _solve_direct(system: CoupledSystem, comm: PETSc.Comm) -> tuple[NDArray[np.float64], int]:
     A = _petsc_matrix(
         sparse.block_array([[system.A_33, system.A_31], [system.A_13, system.A_11]]), comm
     )

@@ -1,0 +1,142 @@
+"""Errors against exact solutions and the rates at which they vanish.
+
+`python -m mixeddim.verification` prints the table that shows whether an installation is sound.
+"""
+
+from __future__ import annotations
+
+import mixeddim._fenics  # noqa: F401
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import basix.ufl
+import dolfinx
+import numpy as np
+import ufl
+from numpy.typing import NDArray
+
+from mixeddim.manufactured import (
+    ExactProblem,
+    Field,
+    bessel_mode,
+    smooth_coupled,
+    surface_source,
+    uncoupled,
+)
+from mixeddim.solvers import Solution, solve
+
+__all__ = ["Convergence", "Errors", "compute_errors", "study_convergence"]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Norms of the error of a solution.
+
+    Attributes:
+        L2_3d: L2 norm of u_3d over the tissue.
+        H1_3d: L2 norm of the gradient of u_3d over the tissue.
+        L2_1d: L2 norm of u_1d over the network.
+        L2_flux: L2 norm over the network of the wall flux per length.
+    """
+
+    L2_3d: float
+    H1_3d: float
+    L2_1d: float
+    L2_flux: float
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Errors over a sequence of meshes.
+
+    Attributes:
+        num_cells: Cuboids along each axis of each mesh.
+        errors: Errors on each mesh.
+    """
+
+    num_cells: tuple[int, ...]
+    errors: tuple[Errors, ...]
+
+    def values(self, norm: str) -> NDArray[np.float64]:
+        """Return one norm (a field of `Errors`) on each mesh, shape (len(num_cells),)."""
+        return np.array([getattr(error, norm) for error in self.errors])
+
+    def rate(self, norm: str) -> float:
+        """Return the slope of log(error) over log(h), fitted; NaN where the error is zero."""
+        values = self.values(norm)
+        if not values.all():
+            return float("nan")
+        return -float(np.polyfit(np.log(self.num_cells), np.log(values), 1)[0])
+
+
+def compute_errors(solution: Solution, exact: ExactProblem, degree: int = 6) -> Errors:
+    """Compute the errors of a solution against the exact fields.
+
+    Args:
+        solution: The solution of `exact.assemble(...)`.
+        exact: The exact fields.
+        degree: Degree of the quadrature that compares them.
+    """
+    coupling, u_3d, u_1d = solution.system.coupling, solution.u_3d, solution.u_1d
+    mesh_3d, mesh_1d = u_3d.function_space.mesh, u_1d.function_space.mesh
+    flux_error = solution.wall_flux - exact.wall_flux(coupling.points.T)
+    return Errors(
+        L2_3d=_distance(mesh_3d, u_3d, exact.u_3d, degree),
+        H1_3d=_distance(mesh_3d, ufl.grad(u_3d), exact.grad_u_3d, degree, shape=(3,)),
+        L2_1d=_distance(mesh_1d, u_1d, exact.u_1d, degree),
+        L2_flux=float(np.sqrt(coupling.weights @ flux_error**2)),
+    )
+
+
+def study_convergence(exact: ExactProblem, num_cells: Sequence[int]) -> Convergence:
+    """Solve an exact problem on a sequence of boxes.
+
+    Args:
+        exact: The problem.
+        num_cells: Cuboids along each axis of each box.
+    """
+    errors = []
+    for n in num_cells:
+        solution = solve(exact.assemble(n), "reduced", rtol=1e-11)
+        errors.append(compute_errors(solution, exact))
+    return Convergence(tuple(num_cells), tuple(errors))
+
+
+def _distance(
+    mesh: dolfinx.mesh.Mesh,
+    approximate: ufl.core.expr.Expr,
+    exact: Field,
+    degree: int,
+    shape: tuple[int, ...] = (),
+) -> float:
+    """Return the L2 norm of the difference, with the exact field at the quadrature points."""
+    element = basix.ufl.quadrature_element(mesh.basix_cell(), value_shape=shape, degree=degree)
+    at_points = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, element))
+    at_points.interpolate(exact)
+    difference = approximate - at_points
+    dx = ufl.Measure("dx", domain=mesh, metadata={"quadrature_degree": degree})
+    squared = dolfinx.fem.assemble_scalar(dolfinx.fem.form(ufl.inner(difference, difference) * dx))
+    return float(np.sqrt(mesh.comm.allreduce(squared)))
+
+
+def _print_table() -> None:
+    norms = [field.name for field in fields(Errors)]
+    print("problem | n |", " | ".join(norms))
+    print("--- | --- |", " | ".join("---" for _ in norms))
+    for make, sizes in (
+        (uncoupled, (8, 16, 32)),
+        (smooth_coupled, (8, 16, 32)),
+        (bessel_mode, (12, 16, 20, 24, 32)),
+        (surface_source, (12, 16, 20, 24, 32)),
+    ):
+        study = study_convergence(make(), sizes)
+        for n, errors in zip(study.num_cells, study.errors, strict=True):
+            row = (f"{getattr(errors, norm):.2e}" for norm in norms)
+            print(f"{make.__name__} | {n} |", " | ".join(row))
+        row = (f"**{study.rate(norm):.2f}**" for norm in norms)
+        print(f"{make.__name__} | rate |", " | ".join(row), flush=True)
+
+
+if __name__ == "__main__":
+    _print_table()

@@ -1,0 +1,90 @@
+"""What may import what, and what loads when."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted([*ROOT.glob("mixeddim/*.py"), *ROOT.glob("learning/*.py")])
+
+
+def imported_modules(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = f"{file.parent.name}." if node.level else ""
+            names.add(package + (node.module or ""))
+    return names
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: f"{file.parent.name}.{file.stem}")
+def test_data_flows_one_way(file: Path) -> None:
+    names = imported_modules(file)
+    roots = {name.split(".")[0] for name in names}
+    if file.parent.name == "mixeddim":
+        assert "learning" not in roots
+    else:
+        assert not roots & {"dolfinx", "ufl", "basix", "mpi4py"}
+        assert {n for n in names if n.startswith("mixeddim")} <= {"mixeddim.tensors"}
+
+
+@pytest.mark.parametrize("sink", ["plotting", "output"])
+def test_nothing_imports_a_sink(sink: str) -> None:
+    importers = [f.name for f in MODULES if f"mixeddim.{sink}" in imported_modules(f)]
+    assert set(importers) <= {"plotting.py", "output.py"} - {f"{sink}.py"}
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in MODULES if f.parent.name == "mixeddim"], ids=lambda f: f.stem
+)
+def test_modules_on_dolfinx_load_mpi_first(file: Path) -> None:
+    names = imported_modules(file)
+    if "dolfinx" in {name.split(".")[0] for name in names}:
+        assert "mixeddim._fenics" in names
+
+
+def test_every_public_name_resolves() -> None:
+    result = run("import mixeddim", EAGER_IMPORT="1", HOME=str(Path.home()))
+    assert result.returncode == 0, result.stderr
+
+
+def test_import_loads_no_heavy_package() -> None:
+    result = run(
+        "import sys, mixeddim\n"
+        "print(*{'dolfinx', 'torch', 'pyvista', 'networkx', 'scipy'} & set(sys.modules))"
+    )
+    assert result.stdout.strip() == "", result.stderr
+
+
+def test_submodules_do_not_shadow_functions() -> None:
+    names = [file.stem for file in MODULES if file.parent.name == "mixeddim"]
+    result = run(f"import mixeddim\nprint(*set({names}) & set(mixeddim.__all__))")
+    assert result.stdout.strip() == "", result.stderr
+
+
+def test_missing_dolfinx_is_explained() -> None:
+    block = (
+        "import importlib.util as u, sys\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name.startswith('dolfinx') else find(name, *a)\n"
+        "import mixeddim\n"
+        "mixeddim.assemble"
+    )
+    result = run(block)
+    assert "pip install 'mixeddim[fenics]'" in result.stderr
