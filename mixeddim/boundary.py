@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from mixeddim.forms import Coefficient
 from mixeddim.meshes import Network, StructuredBox, VertexTag
 
-__all__ = ["BoundaryCondition", "Dirichlet", "Neumann", "Robin", "find_facets", "find_vertices"]
+__all__ = [
+    "BoundaryCondition",
+    "Dirichlet",
+    "Neumann",
+    "Place",
+    "Robin",
+    "find_facets",
+    "find_vertices",
+]
 
 type Place = str | Callable[[NDArray[np.float64]], NDArray[np.bool_]]
 """Where a condition holds.

@@ -9,8 +9,6 @@ from __future__ import annotations
 import mixeddim._fenics  # noqa: F401
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +18,11 @@ import pyvista as pv
 from dolfinx.plot import vtk_mesh
 from numpy.typing import NDArray
 
+from mixeddim.atomic import replacing
 from mixeddim.meshes import Network, StructuredBox
 from mixeddim.solvers import Solution
 
-__all__ = ["OutputFiles", "network_dataset", "replacing", "tissue_dataset", "write_outputs"]
+__all__ = ["OutputFiles", "network_dataset", "tissue_dataset", "write_outputs"]
 
 
 def tissue_dataset(solution: Solution) -> pv.ImageData | pv.UnstructuredGrid:
@@ -112,22 +111,6 @@ def write_outputs(solution: Solution, folder: str | os.PathLike[str]) -> OutputF
         with replacing(path) as part:
             dataset.save(part)
     return files
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which takes the place of `path` once writing has succeeded.
-
-    Args:
-        path: The file to replace; its folder is created where missing.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _cell_values(field: dolfinx.fem.Function) -> NDArray[np.float64]:

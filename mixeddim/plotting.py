@@ -20,8 +20,9 @@ import pyvista as pv
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
+from mixeddim.atomic import replacing
 from mixeddim.meshes import Network
-from mixeddim.output import network_dataset, replacing, tissue_dataset
+from mixeddim.output import network_dataset, tissue_dataset
 from mixeddim.solvers import Solution
 
 __all__ = ["plot", "plot_network"]
@@ -165,7 +166,7 @@ def _add_vessels(
         "specular_power": 20,
     }
     tubes = vessels.tube(scalars="radius", absolute=True, n_sides=SIDES_OF_TUBE, capping=True)
-    bar |= {"fmt": _number_format(values)}
+    bar |= {"fmt": _number_format(values), "n_labels": 1 if np.ptp(values) == 0 else LABELS_PER_BAR}
     plotter.add_mesh(tubes, name="network", scalar_bar_args=bar, **style)
     joints = _joints(vessels)
     if joints.n_points > 0:

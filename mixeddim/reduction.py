@@ -9,9 +9,8 @@ scipy alone, so that a saved system can be used where DOLFINx is not installed.
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, splu
 
+from mixeddim.atomic import replacing
 from mixeddim.grid import Grid
 
 if TYPE_CHECKING:
@@ -158,15 +158,8 @@ def save_reduced(reduced: ReducedSystem, path: str | os.PathLike[str]) -> None:
         arrays |= {f"{name}.indptr": A.indptr, f"{name}.shape": A.shape}
     if reduced.grid is not None:
         arrays |= {f"grid.{name}": getattr(reduced.grid, name) for name in _GRID}
-    target = Path(path)
-    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
-        try:
-            np.savez_compressed(part, **arrays)
-            part.close()
-            os.replace(part.name, target)
-        except BaseException:
-            os.unlink(part.name)
-            raise
+    with replacing(Path(path)) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_reduced(path: str | os.PathLike[str]) -> ReducedSystem:
@@ -178,23 +171,38 @@ def load_reduced(path: str | os.PathLike[str]) -> ReducedSystem:
     Raises:
         ValueError: If the file is not such a system.
     """
+    content = Path(path).read_bytes()
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-            matrices = {
-                name: sparse.csr_array(
-                    tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr")),
-                    shape=tuple(arrays[f"{name}.shape"]),
-                )
-                for name in _SPARSE
-            }
-            grid = None
-            if "grid.shape" in arrays:
-                shape, *rest = (arrays[f"grid.{name}"] for name in _GRID)
-                grid = Grid(tuple(int(n) for n in shape), *rest)  # type: ignore[arg-type]
-            return ReducedSystem(**matrices, **{name: arrays[name] for name in _DENSE}, grid=grid)
-    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return _from_arrays(dict(file))
+    except Exception as error:  # a damaged archive raises whatever its reader trips over
         raise ValueError(
             f"got {os.fspath(path)!r}, which holds no complete reduced system ({error}); wanted a "
             "file written by mixeddim.save_reduced. Write it again."
         ) from error
+
+
+def _from_arrays(arrays: dict[str, NDArray[Any]]) -> ReducedSystem:
+    parts: dict[str, Any] = {name: arrays[name] for name in _DENSE}
+    for name in _SPARSE:
+        content = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+        parts[name] = sparse.csr_array(content, shape=tuple(arrays[f"{name}.shape"]))
+        parts[name].check_format(full_check=True)
+    num_points, n_3, n_1 = (len(parts[name]) for name in ("weights", "b_3", "b_1"))
+    shapes = {
+        "K": (n_3, n_3),
+        "M": (n_3, n_3),
+        "Pi": (num_points, n_3),
+        "N": (num_points, n_1),
+        "A_11": (n_1, n_1),
+        "beta": (num_points,),
+    }
+    for name, shape in shapes.items():
+        if parts[name].shape != shape:
+            raise ValueError(f"{name} has shape {parts[name].shape} instead of {shape}")
+    grid = None
+    if "grid.shape" in arrays:
+        nx, ny, nz = (int(n) for n in arrays["grid.shape"])
+        lower, cell_size, node_of_dof = (arrays[f"grid.{name}"] for name in _GRID[1:])
+        grid = Grid((nx, ny, nz), lower, cell_size, node_of_dof)
+    return ReducedSystem(**parts, grid=grid)

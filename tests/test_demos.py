@@ -59,6 +59,18 @@ def test_random_network(demo, method, tmp_path, capsys):
     assert str(tmp_path / "solution.png") in printed
 
 
+def test_network_in_physical_units(demo, tmp_path):
+    file = ROOT / "meshes" / "capillaries.dgf"
+    result = demo.main(["--num-cells", "8", "--network", str(file), "--output", str(tmp_path)])
+    _assert_solved(result, tmp_path)
+    statistics = md.network_statistics(result.direct.system.network.graph)
+    assert (statistics.num_nodes, statistics.num_components) == (80, 1)
+    length = 4e-6 / statistics.radius.median  # the unit of length [m], from the radius of 4 µm
+    over_the_wall = 6e-15 * length * result.direct.mass_balance.exchange
+    assert 0 < result.outflow < result.inflow
+    assert result.inflow - result.outflow == pytest.approx(over_the_wall, rel=1e-6)
+
+
 @pytest.mark.skipif(
     not MOUSE_CORTEX.is_file(),
     reason=f"{MOUSE_CORTEX} is missing; set MIXEDDIM_DATA to the folder that holds mouse_cortex",

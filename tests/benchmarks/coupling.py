@@ -42,6 +42,8 @@ def main() -> None:
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         sizes = pool.map(reduced_problem, range(arguments.problems), chunksize=10)
+        pool.close()
+        pool.join()
     wall = time.perf_counter() - start
     print(f"\n{len(sizes)} reduced problems, n = 20, {cores} processes: {wall:.0f} s")
 

@@ -1,0 +1,97 @@
+"""What several test modules share: small networks, and one coupled system with everything in it."""
+
+import mixeddim._fenics  # noqa: F401  # before any module imports DOLFINx or MPI
+
+from collections.abc import Sequence
+
+import networkx as nx
+import pytest
+import ufl
+
+from mixeddim import (
+    Coefficients,
+    CoupledSystem,
+    Dirichlet,
+    Neumann,
+    Robin,
+    assemble,
+    create_box,
+    create_network,
+)
+
+
+def _network(
+    positions: Sequence[Sequence[float]],
+    edges: Sequence[tuple[int, int, float]],
+    inlets: Sequence[int] = (0,),
+) -> nx.Graph:
+    graph = nx.Graph()
+    for node, position in enumerate(positions):
+        graph.add_node(node, pos=position, inlet=node in inlets)
+    graph.add_weighted_edges_from(edges, weight="radius")
+    return graph
+
+
+_CENTRE = (0.5, 0.45, 0.4)
+_RIM = [
+    (0.2, 0.2, 0.2), (0.8, 0.2, 0.2), (0.2, 0.8, 0.2), (0.8, 0.8, 0.3),
+    (0.2, 0.2, 0.7), (0.8, 0.3, 0.7), (0.3, 0.8, 0.7),
+]  # fmt: skip
+
+# All lie in the unit cube, farther than their radius from its faces.
+_GRAPHS = {
+    "vessel": _network([(0.2, 0.25, 0.3), (0.8, 0.6, 0.65)], [(0, 1, 0.08)]),
+    "bend": _network([(0.2, 0.2, 0.5), (0.5, 0.8, 0.5), (0.8, 0.2, 0.5)],
+                     [(0, 1, 0.05), (2, 1, 0.1)]),
+    "fork": _network([(0.5, 0.5, 0.2), (0.45, 0.5, 0.45), (0.2, 0.25, 0.7), (0.8, 0.7, 0.7)],
+                     [(0, 1, 0.1), (1, 2, 0.06), (3, 1, 0.03)]),
+    "star of 7": _network([*_RIM, _CENTRE], [(i, 7, 0.02 + 0.01 * i) for i in range(7)], (0, 3)),
+    "ring": _network([(0.3, 0.3, 0.3), (0.7, 0.3, 0.4), (0.7, 0.7, 0.5), (0.3, 0.7, 0.6)],
+                     [(0, 1, 0.04), (1, 2, 0.05), (2, 3, 0.06), (3, 0, 0.07)]),
+    "two parts": _network(
+        [(0.2, 0.3, 0.2), (0.2, 0.3, 0.8), (0.8, 0.5, 0.3), (0.3, 0.6, 0.5), (0.8, 0.8, 0.6)],
+        [(0, 1, 0.1), (2, 3, 0.02), (4, 3, 0.05)], (1, 4)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session", params=_GRAPHS.values(), ids=_GRAPHS.keys())
+def graph(request: pytest.FixtureRequest) -> nx.Graph:
+    """Each of the small networks in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def fork() -> nx.Graph:
+    """A vessel from the inlet 0 to the junction 1, and from there to the ends 2 and 3."""
+    return _GRAPHS["fork"]
+
+
+@pytest.fixture(scope="session")
+def vessel() -> nx.Graph:
+    """One oblique vessel."""
+    return _GRAPHS["vessel"]
+
+
+@pytest.fixture(scope="session")
+def system(fork: nx.Graph) -> CoupledSystem:
+    """A system with every kind of coefficient and boundary condition."""
+    box = create_box((4, 5, 3), upper=(1.0, 1.2, 0.9))
+    coefficients = Coefficients(
+        k_3d=[[2.0, 0.3, 0.0], [0.3, 1.0, 0.1], [0.0, 0.1, 0.5]],
+        sigma_3d=lambda x: 0.5 + x[0],
+        k_1d=0.7,
+        permeability=3.0,
+        f_3d=lambda x: ufl.sin(x[1]),
+        f_1d=0.4,
+    )
+    return assemble(
+        box,
+        create_network(fork, box.spacing),
+        coefficients,
+        bcs_3d=[
+            Dirichlet("x_min", lambda x: x[1]),
+            Neumann("y_max", 0.3),
+            Robin("z_min", 2.0, 0.5),
+        ],
+        bcs_1d=[Dirichlet("inlets", 1.5), Robin("ends", 0.8, 0.2)],
+    )
