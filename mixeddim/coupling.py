@@ -94,7 +94,7 @@ def couple(
     beta = conductance.eval(mesh, np.arange(num_cells, dtype=np.int32)).ravel()
     if not np.all(beta >= 0):
         raise ValueError(
-            f"got a permeability as low as {np.nanmin(beta):.3g} / (2 pi radius); wanted finite, "
+            f"got a permeability as low as {beta.min():.3g} / (2 pi radius); wanted finite, "
             "non-negative values on the whole network."
         )
     basis = V_1d.element.basix_element.tabulate(0, reference_points)[0, :, :, 0]

@@ -82,27 +82,40 @@ def as_ufl(
         ValueError: If it lives on another mesh, or its shape is not accepted.
     """
     if callable(value) and not isinstance(value, ufl.core.expr.Expr):
-        return as_ufl(value(ufl.SpatialCoordinate(mesh)), mesh, name, shapes)
+        try:
+            value = value(ufl.SpatialCoordinate(mesh))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise _unknown_kind(name, value) from error
     if not isinstance(value, ufl.core.expr.Expr):
         try:
-            value = dolfinx.fem.Constant(mesh, np.asarray(value, dtype=float))
+            number = np.asarray(value, dtype=float)
         except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"got {name}={value!r} of type {type(value).__name__}; wanted a number, a UFL "
-                "expression, a dolfinx.fem.Function, or a callable of the position x that "
-                "returns one of them, written with ufl (ufl.exp, not numpy.exp)."
-            ) from error
-    domain = ufl.domain.extract_unique_domain(value)
-    if domain is not None and domain is not mesh.ufl_domain():
+            raise _unknown_kind(name, value) from error
+        if not np.all(np.isfinite(number)):
+            raise ValueError(f"got {name}={value!r}; wanted finite numbers.")
+        value = dolfinx.fem.Constant(mesh, number)
+    domains = ufl.domain.extract_domains(value)
+    foreign = [domain for domain in domains if domain is not mesh.ufl_domain()]
+    if foreign:
         raise ValueError(
-            f"got {name} on a mesh of topological dimension {domain.topological_dimension}; wanted "
-            f"it on the mesh of its side, of dimension {mesh.topology.dim}. "
+            f"got {name} on a mesh of topological dimension {foreign[0].topological_dimension}; "
+            f"wanted it on the mesh of its side, of dimension {mesh.topology.dim}. "
             "Interpolate it there, or write it as a callable of the position."
         )
     if value.ufl_shape not in shapes:
         wanted = " or ".join("a scalar" if s == () else f"shape {s}" for s in shapes)
         raise ValueError(f"got {name} of shape {value.ufl_shape}; wanted {wanted}.")
+    if not domains and value.ufl_shape == ():
+        return dolfinx.fem.Constant(mesh, float(value))  # 0 * x[0] is simplified to a bare zero
     return value
+
+
+def _unknown_kind(name: str, value: object) -> TypeError:
+    return TypeError(
+        f"got {name}={value!r} of type {type(value).__name__}; wanted a number, a UFL expression, "
+        "a dolfinx.fem.Function, or a callable of the position x that returns one of them, "
+        "written with ufl (ufl.exp, not numpy.exp)."
+    )
 
 
 def diffusion(
@@ -133,11 +146,12 @@ def _check_number(name: str, value: Coefficient, *, tensor: bool, positive: bool
     except (TypeError, ValueError):
         return  # as_ufl explains what kinds there are
     if number.shape == (3, 3) and tensor:
-        if not np.allclose(number, number.T) or np.linalg.eigvalsh(number).min() <= 0:
+        asymmetry = np.abs(number - number.T).max()
+        if not asymmetry <= 1e-12 * np.abs(number).max() or np.linalg.eigvalsh(number).min() <= 0:
             raise ValueError(
                 f"got {name}={number.tolist()}; wanted a symmetric positive definite tensor."
             )
-    elif number.shape == () and not (number > 0 if positive else number >= 0):
+    elif number.shape == () and not (0 < number < np.inf or (number == 0 and not positive)):
         raise ValueError(
             f"got {name}={value}; wanted a {'positive' if positive else 'non-negative'} number."
         )

@@ -14,6 +14,8 @@ from mixeddim.meshes import StructuredBox
 
 __all__ = ["Location", "locate"]
 
+# How far outside a cell, in units of its size, a point still counts as inside.
+_ROUNDING = 1e-10
 # Kuhn's tetrahedron t of a cuboid holds the local points (x, y, z) of [0, 1]^3 whose coordinates
 # come in one order. The index into this table is 4 (x >= y) + 2 (y >= z) + (x >= z), and two of
 # the eight combinations cannot occur.
@@ -54,8 +56,8 @@ def locate(tissue: StructuredBox | dolfinx.mesh.Mesh, points: NDArray[np.float64
 def _cells_by_arithmetic(box: StructuredBox, points: NDArray[np.float64]) -> NDArray[np.int32]:
     local = (points - box.lower) / box.cell_size
     num_cells = np.array(box.num_cells)
-    rounding = 1e-10
-    inside = np.all((local >= -rounding) & (local <= num_cells + rounding), axis=1)
+    inside = np.all((local >= -_ROUNDING) & (local <= num_cells + _ROUNDING), axis=1)
+    local = np.where(inside[:, None], local, 0.0)
     cuboid = np.clip(np.floor(local).astype(np.int64), 0, num_cells - 1)
     x, y, z = (local - cuboid).T
     tetrahedron = _KUHN_TETRAHEDRON[4 * (x >= y) + 2 * (y >= z) + (x >= z)]
@@ -77,16 +79,22 @@ def _cells_by_search(mesh: dolfinx.mesh.Mesh, points: NDArray[np.float64]) -> ND
             f"{mesh.geometry.cmaps[0].degree}; wanted straight-edged tetrahedra. "
             "Mesh the tissue with tetrahedra of degree 1."
         )
-    points = np.ascontiguousarray(points)
     num_owned = mesh.topology.index_map(3).size_local
     owned = np.arange(num_owned, dtype=np.int32)
     extent = np.ptp(mesh.geometry.x, axis=0).max()
-    tree = dolfinx.geometry.bb_tree(mesh, 3, padding=1e-10 * extent, entities=owned)
-    candidates = dolfinx.geometry.compute_collisions_points(tree, points)
-    colliding = dolfinx.geometry.compute_colliding_cells(mesh, candidates, points)
-    found = np.diff(colliding.offsets) > 0
+    tree = dolfinx.geometry.bb_tree(mesh, 3, padding=_ROUNDING * extent, entities=owned)
+    candidates = dolfinx.geometry.compute_collisions_points(tree, np.ascontiguousarray(points))
+
+    # DOLFINx decides on candidates by an absolute distance, which is wrong in small units.
+    point = np.repeat(np.arange(len(points)), np.diff(candidates.offsets))
+    local = _pull_back(mesh, candidates.array, points[point])
+    depth = np.minimum(local.min(axis=1), 1.0 - local.sum(axis=1))
+    deepest_first = np.lexsort((-depth, point))
+    point, first = np.unique(point[deepest_first], return_index=True)
+    best = deepest_first[first]
+    is_inside = depth[best] >= -_ROUNDING
     cells = np.full(len(points), -1, dtype=np.int32)
-    cells[found] = colliding.array[colliding.offsets[:-1][found]]
+    cells[point[is_inside]] = candidates.array[best[is_inside]]
     return cells
 
 

@@ -23,6 +23,9 @@ from mixeddim.grid import Grid
 __all__ = ["Network", "StructuredBox", "VertexTag", "create_box", "create_network"]
 
 
+_P1 = basix.ufl.element("Lagrange", "tetrahedron", 1)
+
+
 @dataclass(frozen=True, eq=False)
 class StructuredBox:
     """A box cut into equal cuboids of six tetrahedra each (Kuhn's subdivision).
@@ -60,13 +63,12 @@ class StructuredBox:
         """
         nx, ny, nz = self.num_cells
         shape = (nx + 1, ny + 1, nz + 1)
-        num_dofs = V.dofmap.index_map.size_local * V.dofmap.index_map_bs
-        if V.dofmap.index_map.size_global * V.dofmap.index_map_bs != np.prod(shape):
+        if V.mesh is not self.mesh or V.ufl_element() != _P1:
             raise ValueError(
-                f"got a space of {V.dofmap.index_map.size_global} dofs on a grid of {shape} nodes; "
-                "wanted a scalar P1 space on this box's mesh. "
+                f"got a space of {V.ufl_element()}; wanted a scalar P1 space on this box's mesh. "
                 "Use dolfinx.fem.functionspace(box.mesh, ('Lagrange', 1))."
             )
+        num_dofs = V.dofmap.index_map.size_local
         x = V.tabulate_dof_coordinates()[:num_dofs]
         index = np.rint((x - self.lower) / self.cell_size).astype(np.int64)
         node_of_dof = np.ravel_multi_index(tuple(index.T), shape)
@@ -91,8 +93,8 @@ def create_box(
         ValueError: If a number of cells is not a positive integer or the box has no volume.
     """
     counts = np.atleast_1d(num_cells)
-    whole = np.issubdtype(counts.dtype, np.number) and np.all(counts == np.floor(counts))
-    if counts.shape not in ((1,), (3,)) or not whole or counts.min() < 1:
+    is_number = np.issubdtype(counts.dtype, np.number) and np.all(np.isfinite(counts))
+    if counts.shape not in ((1,), (3,)) or not is_number or np.any(counts % 1) or counts.min() < 1:
         raise ValueError(
             f"got num_cells={num_cells}; wanted one positive integer or three, for x, y and z."
         )

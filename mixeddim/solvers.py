@@ -147,7 +147,7 @@ def solve(
         max_iterations: Where the iterative methods give up.
 
     Raises:
-        SolverError: If an iterative method does not converge, or a factorisation fails.
+        SolverError: If an iterative method does not converge, or the system is singular.
         ValueError: If the method is unknown.
     """
     if method not in get_args(Method):
@@ -173,6 +173,12 @@ def solve(
     u_3d, u_1d = dolfinx.fem.Function(V_3d, name="u_3d"), dolfinx.fem.Function(V_1d, name="u_1d")
     u_3d.x.array[:], u_1d.x.array[:] = x_3, x_1
     relative = float(residual / scale) if scale > 0 else float(residual)
+    if method == "direct" and not relative < 1e-6:
+        raise SolverError(
+            f"got a direct solution with a relative residual of {relative:.1e}; wanted one that "
+            "solves the system. It is singular if nothing holds the level of the fields: give a "
+            "Dirichlet or Robin condition, or an uptake sigma_3d > 0."
+        )
     return Solution(system, u_3d, u_1d, method, iterations, relative)
 
 

@@ -276,12 +276,16 @@ def test_a_network_outside_the_tissue_is_an_error(vessel):
         assemble(create_box(2, upper=(0.5, 1, 1)), network, Coefficients())
 
 
-def test_exchange_stops_where_points_are_dropped(vessel):
-    box, network = create_box(2, upper=(0.5, 1, 1)), create_network(vessel, 0.1)
+@pytest.mark.parametrize(("lower", "upper"), [((0, 0, 0), (0.5, 1, 1)), ((0.5, 0, 0), (1, 1, 1))])
+def test_exchange_stops_where_points_are_dropped(vessel, lower, upper):
+    box, network = create_box(2, lower, upper), create_network(vessel, 0.1)
     system = assemble(box, network, Coefficients(sigma_3d=1.0), outside="drop")
     coupling = system.coupling
     assert coupling.num_leaving > 0
-    assert coupling.points[:, 0].max() < 0.5
+    assert np.all((coupling.points > box.lower) & (coupling.points < box.upper))
+    ends = network.mesh.geometry.x[network.mesh.geometry.dofmaps[0][coupling.cells]]
+    between = np.linalg.norm(ends - coupling.points[:, None], axis=2).sum(axis=1)
+    np.testing.assert_allclose(between, np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1))
     num_points = 2 * len(network.edge_of_cell) - coupling.num_leaving
     assert coupling.Pi.shape[0] == coupling.N.shape[0] == num_points
     assert len(coupling.weights) == len(coupling.beta) == len(coupling.cells) == num_points

@@ -74,7 +74,12 @@ def test_robin_on_every_face_holds_a_constant(network):
 
 
 def test_conditions_on_one_face_add_up(network):
-    split = [Neumann("z_max", K_3D * B - 0.25), Robin("z_max", 2.0, A + 1.5 * B + 0.125)]
+    u = A + 1.5 * B
+    split = [
+        Robin("z_max", 2.0, u + 0.125),
+        Neumann("z_max", K_3D * B - 0.25 - 0.5),
+        Robin("z_max", 1.0, u + 0.5),
+    ]
     x, values = solve_tissue(network, [Dirichlet("z_min", A), *split])
     np.testing.assert_allclose(values, A + B * x[2], rtol=0, atol=1e-12)
 
@@ -148,6 +153,15 @@ def test_linear_network_fields_are_exact(kind, network, vessel):
     length = np.linalg.norm(end - start)
     condition = CONDITIONS[kind]("ends", A + B * length, K_1D * B)
     x, values = solve_network(network, [Dirichlet("inlets", A), condition])
+    s = np.linalg.norm(x - start, axis=1)
+    np.testing.assert_allclose(values, A + B * s, rtol=0, atol=1e-13)
+
+
+def test_conditions_at_one_end_add_up(network, vessel):
+    start, end = (np.array(vessel.nodes[n]["pos"]) for n in (0, 1))
+    u = A + B * np.linalg.norm(end - start)
+    split = [Robin("ends", 2.0, u), Neumann("ends", K_1D * B - 0.5), Robin("ends", 1.0, u + 0.5)]
+    x, values = solve_network(network, [Dirichlet("inlets", A), *split])
     s = np.linalg.norm(x - start, axis=1)
     np.testing.assert_allclose(values, A + B * s, rtol=0, atol=1e-13)
 
