@@ -40,6 +40,9 @@ class CoupledSystem:
     these equations weigh as much as the others in a norm, and the right-hand sides carry their
     values. `side_3d`, `side_1d` and `coupling` hold the same parts before elimination.
 
+    A system keeps its meshes alive, and an MPI process has room for some 150 of those: of many
+    problems keep the reduced systems.
+
     Attributes:
         tissue: Structured box or mesh of the tissue.
         network: Network with its mesh.

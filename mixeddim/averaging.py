@@ -168,7 +168,8 @@ def average(
 
     Raises:
         ValueError: If a stencil leaves the tissue under "raise", or lies wholly outside under
-            "renormalise"; if V is not scalar; if the policy is unknown.
+            "renormalise"; if V is not scalar or not on the tissue's mesh; if the weights of a
+            stencil do not sum to 1; if the policy is unknown.
     """
     if outside not in get_args(OutsidePolicy):
         raise ValueError(f"got outside={outside!r}; wanted one of {get_args(OutsidePolicy)}.")
@@ -177,12 +178,21 @@ def average(
             "got a vector-valued space; wanted a scalar Lagrange space. "
             "Average each component on its own."
         )
-    spacing = tissue.spacing if isinstance(tissue, StructuredBox) else _shortest_edge(tissue)
+    mesh = tissue.mesh if isinstance(tissue, StructuredBox) else tissue
+    if V.mesh is not mesh:
+        raise ValueError("got a space on another mesh than the tissue's; wanted one on its mesh.")
+    spacing = tissue.spacing if isinstance(tissue, StructuredBox) else _median_edge(mesh)
     stencil = (operator or CircleMean()).stencil(centres, tangents, radii, spacing)
     location = locate(tissue, stencil.points)
     found = location.cells >= 0
 
     num_points = len(centres)
+    total = np.bincount(stencil.rows, stencil.weights, minlength=num_points)
+    if not np.allclose(total, 1.0, rtol=0.0, atol=1e-12):
+        raise ValueError(
+            f"got stencil weights that sum to {total[np.argmax(abs(total - 1.0))]:.6g} around a "
+            "point; wanted 1, so that the mean of a constant is that constant. Divide by the sum."
+        )
     leaving = np.zeros(num_points, dtype=bool)
     leaving[stencil.rows[~found]] = True
     inside = np.bincount(stencil.rows[found], stencil.weights[found], minlength=num_points)
@@ -235,8 +245,8 @@ def _normals(
     return first, np.cross(tangents, first)
 
 
-def _shortest_edge(mesh: dolfinx.mesh.Mesh) -> float:
+def _median_edge(mesh: dolfinx.mesh.Mesh) -> float:
     cells = np.arange(mesh.topology.index_map(3).size_local, dtype=np.int32)
     mesh.topology.create_connectivity(1, 3)
     edges = dolfinx.mesh.compute_incident_entities(mesh.topology, cells, 3, 1)
-    return float(mesh.h(1, edges).min())
+    return float(np.median(mesh.h(1, edges)))

@@ -11,7 +11,7 @@ import dolfinx
 import numpy as np
 from numpy.typing import NDArray
 
-from mixeddim.forms import Coefficient
+from mixeddim.forms import Coefficient, check_number
 from mixeddim.meshes import Network, StructuredBox, VertexTag
 
 __all__ = [
@@ -56,6 +56,9 @@ class Robin:
     on: Place
     coefficient: Coefficient
     value: Coefficient = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("Robin coefficient", self.coefficient, positive=False)
 
 
 type BoundaryCondition = Dirichlet | Neumann | Robin

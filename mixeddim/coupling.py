@@ -92,10 +92,10 @@ def couple(
     kappa = as_ufl(permeability, mesh, "permeability")
     conductance = dolfinx.fem.Expression(2 * ufl.pi * network.radius * kappa, reference_points)
     beta = conductance.eval(mesh, np.arange(num_cells, dtype=np.int32)).ravel()
-    if not np.all(beta >= 0):
+    if not np.all((beta >= 0) & np.isfinite(beta)):
         raise ValueError(
-            f"got a permeability as low as {beta.min():.3g} / (2 pi radius); wanted finite, "
-            "non-negative values on the whole network."
+            f"got a permeability from {beta.min():.3g} to {beta.max():.3g} / (2 pi radius); wanted "
+            "finite, non-negative values on the whole network."
         )
     basis = V_1d.element.basix_element.tabulate(0, reference_points)[0, :, :, 0]
     columns = V_1d.dofmap.list[cells]

@@ -23,7 +23,15 @@ import ufl
 from numpy.typing import ArrayLike
 from ufl import dx, grad, inner
 
-__all__ = ["Coefficient", "Coefficients", "as_ufl", "diffusion", "reaction", "source"]
+__all__ = [
+    "Coefficient",
+    "Coefficients",
+    "as_ufl",
+    "check_number",
+    "diffusion",
+    "reaction",
+    "source",
+]
 
 type Coefficient = (
     float | ArrayLike | ufl.core.expr.Expr | Callable[[ufl.SpatialCoordinate], Coefficient]
@@ -57,13 +65,10 @@ class Coefficients:
     f_1d: Coefficient = 0.0
 
     def __post_init__(self) -> None:
-        for name, tensor, positive in (
-            ("k_3d", True, True),
-            ("k_1d", False, True),
-            ("sigma_3d", False, False),
-            ("permeability", False, False),
-        ):
-            _check_number(name, getattr(self, name), tensor=tensor, positive=positive)
+        check_number("k_3d", self.k_3d, positive=True, tensor=True)
+        check_number("sigma_3d", self.sigma_3d, positive=False)
+        check_number("k_1d", self.k_1d, positive=True)
+        check_number("permeability", self.permeability, positive=False)
 
 
 def as_ufl(
@@ -88,7 +93,7 @@ def as_ufl(
             raise _unknown_kind(name, value) from error
     if not isinstance(value, ufl.core.expr.Expr):
         try:
-            number = np.asarray(value, dtype=float)
+            number = np.asarray(value).astype(float, casting="safe")
         except (TypeError, ValueError) as error:
             raise _unknown_kind(name, value) from error
         if not np.all(np.isfinite(number)):
@@ -105,7 +110,7 @@ def as_ufl(
     if value.ufl_shape not in shapes:
         wanted = " or ".join("a scalar" if s == () else f"shape {s}" for s in shapes)
         raise ValueError(f"got {name} of shape {value.ufl_shape}; wanted {wanted}.")
-    if not domains and value.ufl_shape == ():
+    if isinstance(value, ufl.constantvalue.ConstantValue) and value.ufl_shape == ():
         return dolfinx.fem.Constant(mesh, float(value))  # 0 * x[0] is simplified to a bare zero
     return value
 
@@ -137,8 +142,18 @@ def source(v: ufl.Argument, f: ufl.core.expr.Expr, measure: ufl.Measure = dx) ->
     return f * v * measure
 
 
-def _check_number(name: str, value: Coefficient, *, tensor: bool, positive: bool) -> None:
-    """Check the sign of a coefficient that is a number; expressions are the user's own care."""
+def check_number(name: str, value: Coefficient, *, positive: bool, tensor: bool = False) -> None:
+    """Check the sign of a coefficient that is a number; expressions are the user's own care.
+
+    Args:
+        name: Its name, for messages.
+        value: What the user gave.
+        positive: Whether zero is refused too.
+        tensor: Whether a 3 x 3 tensor is accepted, which has to be symmetric positive definite.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
     if callable(value) or isinstance(value, ufl.core.expr.Expr):
         return
     try:

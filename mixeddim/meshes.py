@@ -12,9 +12,9 @@ from typing import Any
 
 import basix.ufl
 import dolfinx
+import networkx as nx
 import numpy as np
 from mpi4py import MPI
-from networkx import Graph
 from numpy.typing import NDArray
 
 from mixeddim.graphs import edge_indices, inlet_mask, node_positions, validate_graph
@@ -128,13 +128,13 @@ class Network:
 
     Attributes:
         mesh: DOLFINx mesh of topological dimension 1 and geometric dimension 3.
-        graph: The graph; its edges are numbered in the order of `graph.edges`.
+        graph: A frozen copy of the graph; edges are numbered in the order of `graph.edges`.
         edge_of_cell: Ordinal of the graph edge that a cell is part of, shape (num_cells,).
         vertex_tags: `VertexTag` of each vertex that is a node of the graph.
     """
 
     mesh: dolfinx.mesh.Mesh
-    graph: Graph
+    graph: nx.Graph
     edge_of_cell: NDArray[np.int64]
     vertex_tags: dolfinx.mesh.MeshTags
     _edge_of_input: NDArray[np.int64]
@@ -195,7 +195,7 @@ class Network:
 
 
 def create_network(
-    graph: Graph, max_segment_length: float, comm: MPI.Comm = MPI.COMM_WORLD
+    graph: nx.Graph, max_segment_length: float, comm: MPI.Comm = MPI.COMM_WORLD
 ) -> Network:
     """Mesh a graph: each edge becomes equal segments no longer than the given length.
 
@@ -211,6 +211,7 @@ def create_network(
         ValueError: If the segment length is not positive.
     """
     validate_graph(graph)
+    graph = nx.freeze(graph.copy())
     if not (np.isfinite(max_segment_length) and max_segment_length > 0):
         raise ValueError(
             f"got max_segment_length={max_segment_length}; wanted a positive length, "
@@ -269,7 +270,7 @@ def _subdivide(
     )
 
 
-def _tag_vertices(mesh: dolfinx.mesh.Mesh, graph: Graph) -> dolfinx.mesh.MeshTags:
+def _tag_vertices(mesh: dolfinx.mesh.Mesh, graph: nx.Graph) -> dolfinx.mesh.MeshTags:
     degree = np.array([d for _, d in graph.degree])
     tag_of_node = np.select(
         [inlet_mask(graph), degree == 1, degree > 2],

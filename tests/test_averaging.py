@@ -278,6 +278,21 @@ def test_dropping_every_point_leaves_no_row():
     assert result.Pi.shape == (0, 60)
 
 
+def test_weights_that_do_not_sum_to_one_are_an_error():
+    class Halved(CircleMean):
+        def stencil(self, *arguments):
+            full = super().stencil(*arguments)
+            return Stencil(full.rows, full.points, 0.5 * full.weights)
+
+    with pytest.raises(ValueError, match=r"sum to 0\.5 around a point; wanted 1"):
+        average(BOX, lagrange(1), *wall(), operator=Halved())
+
+
+def test_a_space_on_another_mesh_is_an_error():
+    with pytest.raises(ValueError, match="got a space on another mesh"):
+        average(BOX, lagrange(1, create_box(2).mesh), *wall())
+
+
 def test_policies_are_checked():
     with pytest.raises(ValueError, match=r"got outside='ignore'; wanted one of \('raise', 'ren"):
         average(BOX, lagrange(1), *wall(), outside="ignore")

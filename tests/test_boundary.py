@@ -241,6 +241,11 @@ def test_conditions_that_hold_nowhere_or_nothing_are_errors(side, condition, mes
         assemble(BOX, network, Coefficients(), **{f"bcs_{side}": [condition]})
 
 
+def test_a_robin_coefficient_is_not_negative():
+    with pytest.raises(ValueError, match="got Robin coefficient=-1; wanted a non-negative number"):
+        Robin("x_min", -1)
+
+
 def test_faces_have_names_on_structured_boxes_alone():
     with pytest.raises(ValueError, match=r"one of .* of a StructuredBox, or a marker function"):
         find_facets(BOX.mesh, "x_min")

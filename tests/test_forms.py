@@ -183,6 +183,7 @@ def test_values_out_of_range_are_errors(coefficients, message):
      "dimension 1. Interpolate it there, or write it as a callable"),
     ({"f_1d": lambda x: x[0] * ufl.SpatialCoordinate(BOX.mesh)[0]}, "got f_1d"),
     ({"k_3d": ufl.SpatialCoordinate(create_box(1).mesh)[0]}, "got k_3d on a mesh"),
+    ({"permeability": lambda x: ufl.exp(1000 + x[0])}, "to inf .* wanted finite, non-negative"),
     ({"permeability": lambda x: 0.3 - x[0]}, "permeability .*-.* wanted finite, non-negative"),
     ({"permeability": lambda _: np.nan}, "got .*permeability.* wanted .*finite"),
     ({"permeability": lambda _: np.inf}, "got .*permeability.* wanted .*finite"),

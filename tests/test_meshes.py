@@ -214,6 +214,16 @@ def test_edge_field_holds_the_value_of_the_cells_edge(graph):
     np.testing.assert_array_equal(values, at_edges[network.edge_of_cell])
 
 
+def test_a_network_keeps_the_graph_that_it_was_made_of(fork):
+    graph = fork.copy()
+    network = create_network(graph, 0.2)
+    nx.set_edge_attributes(graph, 0.02, "radius")
+    graph.remove_edge(0, 1)
+    np.testing.assert_array_equal(network.radius.x.array, create_network(fork, 0.2).radius.x.array)
+    with pytest.raises(nx.NetworkXError, match="Frozen"):
+        network.graph.remove_edge(0, 1)
+
+
 def test_missing_attributes_are_named(fork):
     network = create_network(fork, SEGMENT)
     with pytest.raises(
