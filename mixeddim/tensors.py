@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import sparse
 from mixeddim.grid import Grid
 from mixeddim.reduction import ReducedSystem
 
-__all__ = ["ReducedTensors", "to_torch"]
+__all__ = ["Grid", "ReducedSystem", "ReducedTensors", "SymmetricProduct", "sparse_csr", "to_torch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,29 +55,35 @@ class ReducedTensors:
                 f"{expected[0]} on {expected[1]}. Convert v, or call to_torch with its dtype and "
                 "device."
             )
-        product: torch.Tensor = _SymmetricProduct.apply(v, self)
+        product: torch.Tensor = SymmetricProduct.apply(v, self._multiply)
         return product
 
+    def _multiply(self, v: torch.Tensor) -> torch.Tensor:
+        columns = v.reshape(-1, v.shape[-1]).T.contiguous()
+        network = torch.cholesky_solve(self.A_13 @ columns, self.L_11)
+        product = self.A_33 @ columns - self.A_31 @ network
+        return product.T.reshape(v.shape)
 
-class _SymmetricProduct(torch.autograd.Function):
-    """S v; its Jacobian is S itself, so that the backward pass is one more product."""
+
+class SymmetricProduct(torch.autograd.Function):
+    """A symmetric linear map; its Jacobian is itself, so that backward is one more product."""
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, v: torch.Tensor, system: ReducedTensors
+        ctx: torch.autograd.function.FunctionCtx,
+        v: torch.Tensor,
+        multiply: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        ctx.system = system
-        columns = v.reshape(-1, v.shape[-1]).T.contiguous()
-        network = torch.cholesky_solve(system.A_13 @ columns, system.L_11)
-        product = system.A_33 @ columns - system.A_31 @ network
-        return product.T.reshape(v.shape)
+        """Return multiply(v)."""
+        ctx.multiply = multiply
+        return multiply(v)
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, *grad_outputs: torch.Tensor
     ) -> tuple[torch.Tensor, None]:
-        system: ReducedTensors = ctx.system
-        return _SymmetricProduct.apply(grad_outputs[0], system), None
+        """Return multiply(gradient), differentiable again."""
+        return SymmetricProduct.apply(grad_outputs[0], ctx.multiply), None
 
 
 def to_torch(
@@ -98,16 +105,17 @@ def to_torch(
         raise ValueError(f"got dtype={dtype}; wanted torch.float32 or torch.float64.")
     L_11 = np.linalg.cholesky(reduced.A_11.toarray())
     return ReducedTensors(
-        A_33=_csr(reduced.A_33, dtype, device),
-        A_31=_csr(reduced.A_31, dtype, device),
-        A_13=_csr(reduced.A_13, dtype, device),
+        A_33=sparse_csr(reduced.A_33, dtype, device),
+        A_31=sparse_csr(reduced.A_31, dtype, device),
+        A_13=sparse_csr(reduced.A_13, dtype, device),
         L_11=torch.tensor(L_11, dtype=dtype, device=device),
         g=torch.tensor(reduced.g, dtype=dtype, device=device),
         grid=reduced.grid,
     )
 
 
-def _csr(A: sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+def sparse_csr(A: sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+    """Return a scipy matrix as a torch CSR tensor."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         return torch.sparse_csr_tensor(
