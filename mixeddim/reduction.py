@@ -44,6 +44,7 @@ class ReducedSystem:
         N: Network basis at the quadrature points, shape (num_points, num_dofs_1d).
         weights: Quadrature weights, the diagonal of W, shape (num_points,).
         beta: Wall conductances, the diagonal of B, shape (num_points,).
+        points: The quadrature points on the network, shape (num_points, 3).
         A_11: Network block, shape (num_dofs_1d, num_dofs_1d).
         b_3: Right-hand side of the tissue, shape (num_dofs_3d,).
         b_1: Right-hand side of the network, shape (num_dofs_1d,).
@@ -56,6 +57,7 @@ class ReducedSystem:
     N: sparse.csr_array
     weights: NDArray[np.float64]
     beta: NDArray[np.float64]
+    points: NDArray[np.float64]
     A_11: sparse.csr_array
     b_3: NDArray[np.float64]
     b_1: NDArray[np.float64]
@@ -132,6 +134,7 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
         N=system.N,
         weights=system.coupling.weights,
         beta=system.coupling.beta,
+        points=system.coupling.points,
         A_11=system.A_11,
         b_3=system.b_3,
         b_1=system.b_1,
@@ -140,7 +143,7 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
 
 
 _SPARSE = ("K", "M", "Pi", "N", "A_11")
-_DENSE = ("weights", "beta", "b_3", "b_1")
+_DENSE = ("weights", "beta", "points", "b_3", "b_1")
 _GRID = ("shape", "lower", "cell_size", "node_of_dof")
 
 
@@ -196,6 +199,7 @@ def _from_arrays(arrays: dict[str, NDArray[Any]]) -> ReducedSystem:
         "N": (num_points, n_1),
         "A_11": (n_1, n_1),
         "beta": (num_points,),
+        "points": (num_points, 3),
     }
     for name, shape in shapes.items():
         if parts[name].shape != shape:

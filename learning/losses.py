@@ -1,0 +1,44 @@
+"""The losses of both training stages, and how to mix them.
+
+Each takes a batch of systems, right-hand sides f (batch, n) and a preconditioner M that has been
+set up for them, and returns the mean over the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from learning.krylov import krylov_sines
+from learning.operators import SystemBatch
+
+__all__ = ["log_sine_loss", "residual_loss", "sine_loss"]
+
+type Map = Callable[[torch.Tensor], torch.Tensor]
+
+
+def residual_loss(batch: SystemBatch, f: torch.Tensor, precondition: Map) -> torch.Tensor:
+    """Return the static loss: the mean of |f - S M(f)| / |f|, over unit vectors as in the paper.
+
+    The paper divides A by the root mean square of its diagonal, and so does M here: the products
+    S M(f) are the same.
+    """
+    residual = f - batch.apply(precondition(f))
+    norm = torch.linalg.vector_norm
+    return (norm(residual, dim=1) / norm(f, dim=1)).mean()
+
+
+def sine_loss(
+    batch: SystemBatch, f: torch.Tensor, precondition: Map, num_steps: int = 10
+) -> torch.Tensor:
+    """Return the dynamic loss: the mean sine over the first steps of FGMRES."""
+    return krylov_sines(batch.apply, f, precondition, num_steps).abs().mean()
+
+
+def log_sine_loss(
+    batch: SystemBatch, f: torch.Tensor, precondition: Map, num_steps: int = 10
+) -> torch.Tensor:
+    """Return the mean logarithm of the sines, log(|r_m| / |r_0|) / m: it does not saturate."""
+    sines = krylov_sines(batch.apply, f, precondition, num_steps).abs()
+    return sines.clamp_min(torch.finfo(sines.dtype).tiny).log().mean()
