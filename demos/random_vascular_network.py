@@ -82,8 +82,9 @@ def random_problem(num_cells: int, num_nodes: int, method: str, seed: int) -> Pr
 # $$ \hat k_{3d} = 1, \quad \hat\sigma_{3d} = \sigma_{3d} L^2 / K, \quad \hat\kappa = L_p L / K,
 #    \quad \hat k_{1d} = k_{1d} / (K L^2) = \pi L^2 \hat R^4 / (8 \mu K). $$
 #
-# Here they lie between 0.1 and 62. Pressures stay in Pa, since the problem is linear; flows are in
-# units of $K L$ times Pa. The values are typical of normal tissue (Baxter, Jain, Microvasc. Res. 37
+# In capillaries they lie between 0.1 and 120. The box is a cube whose side is the largest extent
+# of the network. Pressures stay in Pa, since the problem is linear; flows are in units of $K L$
+# times Pa. The values are typical of normal tissue (Baxter, Jain, Microvasc. Res. 37
 # (1989) 77, to one digit; osmotic pressures are left out).
 
 TISSUE_CONDUCTIVITY = 6e-15  # K [m² / (Pa s)]

@@ -13,6 +13,7 @@ if importlib.util.find_spec("dolfinx_solver") is not None:
 if importlib.util.find_spec("dolfinx") is None:
     raise ImportError(
         "mixeddim found no DOLFINx in this environment; building and solving problems needs it. "
-        "Run `pip install 'mixeddim[fenics]'` (Linux x86-64), or install `fenics-dolfinx` from "
-        "conda-forge. Only mixeddim.graphs, .reduction, .tensors and learning work without."
+        "Run `pip install -e '.[fenics]'` in the checkout (Linux x86-64), or install "
+        "`fenics-dolfinx` from conda-forge. Graphs, mixeddim.reduction, mixeddim.tensors and "
+        "learning work without."
     )

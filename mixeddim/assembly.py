@@ -31,7 +31,7 @@ from mixeddim.sides import Side, assemble_network, assemble_tissue
 __all__ = ["CoupledSystem", "assemble"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CoupledSystem:
     """The discrete coupled problem, its parts kept apart.
 
@@ -56,6 +56,11 @@ class CoupledSystem:
     side_3d: Side
     side_1d: Side
     coupling: Coupling
+
+    def __repr__(self) -> str:
+        n_3, n_1 = len(self.side_3d.f), len(self.side_1d.f)
+        points = len(self.coupling.weights)
+        return f"CoupledSystem({n_3} + {n_1} unknowns, coupled at {points} points)"
 
     @cached_property
     def grid(self) -> Grid | None:
@@ -187,6 +192,11 @@ def assemble(
             not fit its side.
         NotImplementedError: If the meshes are distributed over several processes.
     """
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"got a network of type {type(network).__name__}; wanted the mesh of one. "
+            "Use create_network(graph, max_segment_length)."
+        )
     mesh = tissue.mesh if isinstance(tissue, StructuredBox) else tissue
     for name, comm in (("tissue", mesh.comm), ("network", network.mesh.comm)):
         if comm.size > 1:

@@ -33,7 +33,7 @@ a function from points, shape (3, n), to booleans, shape (n,).
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dirichlet:
     """u = value. Where two conditions meet, the later one in the list holds."""
 
@@ -41,7 +41,7 @@ class Dirichlet:
     value: Coefficient = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Neumann:
     """k du/dn = flux into the domain: per area on a face, an amount at an end of the network."""
 
@@ -49,7 +49,7 @@ class Neumann:
     flux: Coefficient
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Robin:
     """k du/dn = coefficient (value - u), with a coefficient that is not negative."""
 

@@ -39,7 +39,7 @@ type Coefficient = (
 """A number, a UFL expression, a DOLFINx function, or a callable from the position to either."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Coefficients:
     """Material data and sources of the coupled problem, nondimensional unless you give units.
 

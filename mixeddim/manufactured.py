@@ -82,7 +82,7 @@ class ExactProblem:
         for node, position in enumerate((self.start, self.end)):
             graph.add_node(node, pos=position, inlet=True)
         network = create_network(graph, tissue.spacing)
-        given_3d = dolfinx.fem.Function(dolfinx.fem.functionspace(tissue.mesh, ("Lagrange", 1)))
+        given_3d = dolfinx.fem.Function(tissue.P1)
         given_1d = dolfinx.fem.Function(network.P1)
         given_3d.interpolate(self.u_3d)
         given_1d.interpolate(self.u_1d)

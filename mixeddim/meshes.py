@@ -42,6 +42,11 @@ class StructuredBox:
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
 
+    @cached_property
+    def P1(self) -> dolfinx.fem.FunctionSpace:
+        """Continuous piecewise linear functions on the box."""
+        return dolfinx.fem.functionspace(self.mesh, ("Lagrange", 1))
+
     @property
     def cell_size(self) -> NDArray[np.float64]:
         """Edge lengths of a cuboid, shape (3,), in the units of the coordinates."""
@@ -66,7 +71,7 @@ class StructuredBox:
         if V.mesh is not self.mesh or V.ufl_element() != _P1:
             raise ValueError(
                 f"got a space of {V.ufl_element()}; wanted a scalar P1 space on this box's mesh. "
-                "Use dolfinx.fem.functionspace(box.mesh, ('Lagrange', 1))."
+                "Use box.P1."
             )
         num_dofs = V.dofmap.index_map.size_local
         x = V.tabulate_dof_coordinates()[:num_dofs]
@@ -122,7 +127,7 @@ class VertexTag(IntEnum):
     BEND = 4
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Network:
     """A network mesh of straight segments in space, and the graph it came from.
 
@@ -139,6 +144,10 @@ class Network:
     vertex_tags: dolfinx.mesh.MeshTags
     _edge_of_input: NDArray[np.int64]
     _position_of_input: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        nodes, edges = self.graph.number_of_nodes(), self.graph.number_of_edges()
+        return f"Network({nodes} nodes, {edges} edges, {len(self.edge_of_cell)} segments)"
 
     @cached_property
     def P1(self) -> dolfinx.fem.FunctionSpace:

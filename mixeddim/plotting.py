@@ -137,6 +137,8 @@ def _add_tissue(plotter: pv.Plotter, tissue: pv.DataSet, bar: dict[str, Any]) ->
         scalar_bar_args=bar | {"fmt": _number_format(u_3d)},
         **style,
     )
+    if _is_constant(u_3d):
+        return  # its contours would be those of rounding errors
     contours = tissue.contour(np.quantile(u_3d, CONTOUR_QUANTILES), scalars="u_3d")
     if contours.n_points > 0:
         plotter.add_mesh(
@@ -166,7 +168,10 @@ def _add_vessels(
         "specular_power": 20,
     }
     tubes = vessels.tube(scalars="radius", absolute=True, n_sides=SIDES_OF_TUBE, capping=True)
-    bar |= {"fmt": _number_format(values), "n_labels": 1 if np.ptp(values) == 0 else LABELS_PER_BAR}
+    bar |= {
+        "fmt": _number_format(values),
+        "n_labels": 1 if _is_constant(values) else LABELS_PER_BAR,
+    }
     plotter.add_mesh(tubes, name="network", scalar_bar_args=bar, **style)
     joints = _joints(vessels)
     if joints.n_points > 0:
@@ -252,11 +257,15 @@ def _bar(title: str, bottom: float) -> dict[str, Any]:
 def _colour_range(values: NDArray[np.float64]) -> tuple[float, float]:
     """Return least and largest value, set apart where the field is constant up to rounding."""
     low, high = float(values.min()), float(values.max())
-    size = max(abs(low), abs(high))
-    if high - low > 1e-9 * size:
+    if not _is_constant(values):
         return low, high
-    margin = 0.01 * size or 1.0
+    margin = 0.01 * max(abs(low), abs(high)) or 1.0
     return low - margin, high + margin
+
+
+def _is_constant(values: NDArray[np.float64]) -> bool:
+    """Tell whether a field is constant up to rounding."""
+    return bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
 
 
 def _number_format(values: NDArray[np.float64]) -> str:

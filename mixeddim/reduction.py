@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ReducedSystem", "load_reduced", "reduce", "save_reduced"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReducedSystem:
     """The reduced problem S u_3d = g, its Schur term factored, its parts kept apart.
 
@@ -62,6 +62,9 @@ class ReducedSystem:
     b_3: NDArray[np.float64]
     b_1: NDArray[np.float64]
     grid: Grid | None
+
+    def __repr__(self) -> str:
+        return f"ReducedSystem({len(self.b_3)} unknowns, {len(self.b_1)} eliminated)"
 
     @property
     def W(self) -> sparse.dia_array:
@@ -142,6 +145,7 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
     )
 
 
+_FORMAT = 1
 _SPARSE = ("K", "M", "Pi", "N", "A_11")
 _DENSE = ("weights", "beta", "points", "b_3", "b_1")
 _GRID = ("shape", "lower", "cell_size", "node_of_dof")
@@ -154,7 +158,8 @@ def save_reduced(reduced: ReducedSystem, path: str | os.PathLike[str]) -> None:
         reduced: The system.
         path: File to write; an existing one stays whole until the new one is complete.
     """
-    arrays: dict[str, Any] = {name: getattr(reduced, name) for name in _DENSE}
+    arrays: dict[str, Any] = {"format": _FORMAT}
+    arrays |= {name: getattr(reduced, name) for name in _DENSE}
     for name in _SPARSE:
         A = getattr(reduced, name)
         arrays |= {f"{name}.data": A.data, f"{name}.indices": A.indices}
@@ -186,6 +191,8 @@ def load_reduced(path: str | os.PathLike[str]) -> ReducedSystem:
 
 
 def _from_arrays(arrays: dict[str, NDArray[Any]]) -> ReducedSystem:
+    if int(arrays["format"]) != _FORMAT:
+        raise ValueError(f"it has format {arrays['format']}, this version reads {_FORMAT}")
     parts: dict[str, Any] = {name: arrays[name] for name in _DENSE}
     for name in _SPARSE:
         content = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))

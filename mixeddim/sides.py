@@ -82,8 +82,11 @@ def assemble_tissue(
     conditions: Sequence[BoundaryCondition],
 ) -> Side:
     """Assemble the tissue with P1 elements and the conditions on its faces."""
-    mesh = tissue.mesh if isinstance(tissue, StructuredBox) else tissue
-    V = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    if isinstance(tissue, StructuredBox):
+        V = tissue.P1
+    else:
+        V = dolfinx.fem.functionspace(tissue, ("Lagrange", 1))
+    mesh = V.mesh
     u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
     k_3d = as_ufl(coefficients.k_3d, mesh, "k_3d", shapes=((), (3, 3)))
     sigma_3d = as_ufl(coefficients.sigma_3d, mesh, "sigma_3d")
@@ -138,12 +141,14 @@ def _apply_conditions(
 ) -> Side:
     """Collect Robin matrices, boundary loads and Dirichlet values into a side."""
     mesh = V.mesh
-    R, h, given = sparse.csr_array(K.shape), np.zeros_like(f), np.full_like(f, np.nan)
+    R, h = sparse.csr_array(K.shape), np.zeros_like(f)
+    given, is_given = np.zeros_like(f), np.zeros(len(f), dtype=bool)
     for condition in conditions:
         match condition:
             case Dirichlet(on=on, value=value):
                 dofs = _dofs_on(V, find(on))
                 given[dofs] = _interpolate(as_ufl(value, mesh, "Dirichlet value"), V)[dofs]
+                is_given[dofs] = True
             case Neumann(on=on, flux=flux):
                 h = h + boundary_load(V, find(on), as_ufl(flux, mesh, "Neumann flux"))
             case Robin(on=on, coefficient=coefficient, value=value):
@@ -154,7 +159,16 @@ def _apply_conditions(
                 raise TypeError(
                     f"got a boundary condition {condition!r}; wanted Dirichlet, Neumann or Robin."
                 )
-    dofs = np.flatnonzero(~np.isnan(given)).astype(np.int32)
+    parts = {"stiffness": K.data, "reaction": M.data, "Robin matrix": R.data}
+    parts |= {"source": f, "Neumann or Robin load": h, "Dirichlet value": given}
+    for name, values in parts.items():
+        if not np.all(np.isfinite(values)):
+            raise ValueError(
+                f"got a {name} of the {'tissue' if mesh.topology.dim == 3 else 'network'} that is "
+                "NaN or infinite somewhere; wanted finite values. Look at the expression where it "
+                "divides, takes roots or logarithms."
+            )
+    dofs = np.flatnonzero(is_given).astype(np.int32)
     return Side(V, K, M, R, f, h, dofs, given[dofs])
 
 

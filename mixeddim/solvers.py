@@ -38,9 +38,10 @@ class MassBalance:
         exchange: Flow over the vessel wall into the tissue, integral of beta (u_1d - T u_3d).
         source_1d: Sources in the network, integral of f_1d.
         boundary_1d: Inflow through the inlets and ends of the network.
-        gross_3d: What the tissue trades both ways, place by place, so that nothing cancels: the
-            wall counts beta (|u_1d| + |T u_3d|). The scale of `error_3d`.
-        gross_1d: The same for the network.
+        traded_3d: Sum of the magnitudes of what the tissue trades, place by place; where
+            that cancels, as at equal values on both sides of a wall, 1e-4 of what goes back and
+            forth. The scale of `error_3d`.
+        traded_1d: The same for the network.
     """
 
     source_3d: float
@@ -49,30 +50,45 @@ class MassBalance:
     exchange: float
     source_1d: float
     boundary_1d: float
-    gross_3d: float
-    gross_1d: float
+    traded_3d: float
+    traded_1d: float
 
     @property
     def error_3d(self) -> float:
-        """Amount missing in the tissue, relative to the gross amount."""
+        """Amount missing in the tissue, relative to what it trades."""
         missing = self.source_3d + self.boundary_3d + self.exchange - self.reaction_3d
-        return abs(missing) / self.gross_3d if self.gross_3d > 0 else 0.0
+        return abs(missing) / self.traded_3d if self.traded_3d > 0 else 0.0
 
     @property
     def error_1d(self) -> float:
-        """Amount missing in the network, relative to the gross amount."""
+        """Amount missing in the network, relative to what it trades."""
         missing = self.source_1d + self.boundary_1d - self.exchange
-        return abs(missing) / self.gross_1d if self.gross_1d > 0 else 0.0
+        return abs(missing) / self.traded_1d if self.traded_1d > 0 else 0.0
 
     @property
     def error(self) -> float:
         """The larger of the two relative errors."""
         return max(self.error_3d, self.error_1d)
 
+    def __str__(self) -> str:
+        """Return a table, one amount a line."""
+        return "\n".join(
+            [
+                "                     tissue       network",
+                f"sources       {self.source_3d:13.4e} {self.source_1d:13.4e}",
+                f"boundary      {self.boundary_3d:13.4e} {self.boundary_1d:13.4e}",
+                f"uptake        {-self.reaction_3d:13.4e}",
+                f"through wall  {self.exchange:13.4e} {-self.exchange:13.4e}",
+                f"error         {self.error_3d:13.1e} {self.error_1d:13.1e}",
+            ]
+        )
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Solution:
     """A solution of the coupled problem.
+
+    It keeps its system and so its meshes alive: see `CoupledSystem` before you keep many.
 
     Attributes:
         system: The system it solves.
@@ -90,6 +106,12 @@ class Solution:
     method: Method
     iterations: int
     relative_residual: float
+
+    def __repr__(self) -> str:
+        return (
+            f"Solution({self.method}, {self.iterations} iterations, relative residual "
+            f"{self.relative_residual:.1e})"
+        )
 
     @cached_property
     def wall_flux(self) -> NDArray[np.float64]:
@@ -114,17 +136,26 @@ class Solution:
         system, u_3d, u_1d = self.system, self.u_3d.x.array, self.u_1d.x.array
         side_3d, side_1d, coupling = system.side_3d, system.side_1d, system.coupling
         residual_3d, residual_1d = system.unconstrained_residual(u_3d, u_1d)
-        both_ways = abs(coupling.N @ u_1d) + abs(coupling.Pi @ u_3d)
-        gross_exchange = float(coupling.weights @ (coupling.beta * both_ways))
+        exchange = coupling.weights * self.wall_flux
+        through_wall = coupling.weights * coupling.beta
+        through_wall *= abs(coupling.N @ u_1d) + abs(coupling.Pi @ u_3d)
+        boundary_3d = _boundary_inflow(side_3d, u_3d, residual_3d)
+        boundary_1d = _boundary_inflow(side_1d, u_1d, residual_1d)
+        reaction_3d = side_3d.M @ u_3d
         return MassBalance(
-            source_3d=float(np.sum(side_3d.f)),
-            boundary_3d=_boundary_inflow(side_3d, u_3d, residual_3d),
-            reaction_3d=float(np.sum(side_3d.M @ u_3d)),
-            exchange=float(coupling.weights @ self.wall_flux),
-            source_1d=float(np.sum(side_1d.f)),
-            boundary_1d=_boundary_inflow(side_1d, u_1d, residual_1d),
-            gross_3d=gross_exchange + _gross_trade(side_3d, u_3d),
-            gross_1d=gross_exchange + _gross_trade(side_1d, u_1d),
+            source_3d=float(side_3d.f.sum()),
+            boundary_3d=float(boundary_3d.sum()),
+            reaction_3d=float(reaction_3d.sum()),
+            exchange=float(exchange.sum()),
+            source_1d=float(side_1d.f.sum()),
+            boundary_1d=float(boundary_1d.sum()),
+            traded_3d=_traded(
+                [side_3d.f, boundary_3d, reaction_3d, exchange],
+                [through_wall, *_both_ways(side_3d, u_3d)],
+            ),
+            traded_1d=_traded(
+                [side_1d.f, boundary_1d, exchange], [through_wall, *_both_ways(side_1d, u_1d)]
+            ),
         )
 
 
@@ -147,23 +178,24 @@ def solve(
         max_iterations: Where the iterative methods give up.
 
     Raises:
-        SolverError: If an iterative method does not converge, or the system is singular.
+        SolverError: If an iterative method does not converge, or the system is singular and its
+            data incompatible.
         ValueError: If the method is unknown.
     """
     if method not in get_args(Method):
         raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}.")
     V_3d, V_1d = system.side_3d.V, system.side_1d.V
     comm = V_3d.mesh.comm
-    if method == "reduced":
-        reduced = reduce(system)
-        x_3, iterations = _solve_reduced(reduced, comm, rtol, max_iterations)
-        x_1 = reduced.back_substitute(x_3)
+    if method == "direct":
+        x_3, x_1 = _solve_direct(system, comm)
+        iterations = 1
     else:
-        if method == "direct":
-            x, iterations = _solve_direct(system, comm)
+        reduced = reduce(system)
+        if method == "krylov":
+            x_3, iterations = _solve_krylov(system, comm, rtol, max_iterations)
         else:
-            x, iterations = _solve_krylov(system, comm, rtol, max_iterations)
-        x_3, x_1 = np.split(x, [len(system.b_3)])
+            x_3, iterations = _solve_reduced(reduced, comm, rtol, max_iterations)
+        x_1 = reduced.back_substitute(x_3)  # which leaves no residual in the network
 
     residual = np.hypot(
         np.linalg.norm(system.b_3 - system.A_33 @ x_3 - system.A_31 @ x_1),
@@ -182,7 +214,9 @@ def solve(
     return Solution(system, u_3d, u_1d, method, iterations, relative)
 
 
-def _solve_direct(system: CoupledSystem, comm: PETSc.Comm) -> tuple[NDArray[np.float64], int]:
+def _solve_direct(
+    system: CoupledSystem, comm: PETSc.Comm
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     A = _petsc_matrix(
         sparse.block_array([[system.A_33, system.A_31], [system.A_13, system.A_11]]), comm
     )
@@ -191,7 +225,8 @@ def _solve_direct(system: CoupledSystem, comm: PETSc.Comm) -> tuple[NDArray[np.f
     ksp.setType("preonly")
     ksp.getPC().setType("cholesky")
     ksp.getPC().setFactorSolverType("mumps")
-    return _run(ksp, np.concatenate([system.b_3, system.b_1]), comm)
+    x, _ = _run(ksp, np.concatenate([system.b_3, system.b_1]), comm)
+    return x[: len(system.b_3)], x[len(system.b_3) :]
 
 
 def _solve_krylov(
@@ -213,10 +248,13 @@ def _solve_krylov(
     pc.setFieldSplitType(PETSc.PC.CompositeType.SYMMETRIC_MULTIPLICATIVE)
     pc.setUp()
     tissue, network = pc.getFieldSplitSubKSP()
-    for split, kind in ((tissue, "gamg"), (network, "lu")):
+    for split, kind in ((tissue, "gamg"), (network, "cholesky")):
         split.setType("preonly")
         split.getPC().setType(kind)
-    return _run(ksp, np.concatenate([system.b_3, system.b_1]), comm)
+    # PETSc's own factors refuse pivots below 2e-14, and in SI units all are.
+    network.getPC().setFactorSolverType("mumps")
+    x, iterations = _run(ksp, np.concatenate([system.b_3, system.b_1]), comm)
+    return x[: len(system.b_3)], iterations
 
 
 class _SchurComplement:
@@ -276,14 +314,22 @@ def _petsc_matrix(A: sparse.sparray, comm: PETSc.Comm) -> PETSc.Mat:
     )
 
 
-def _boundary_inflow(side: Side, u: NDArray[np.float64], residual: NDArray[np.float64]) -> float:
-    """Return what Neumann, Robin and Dirichlet conditions let in."""
-    return float(np.sum(side.h - side.R @ u) + np.sum(residual[side.dirichlet_dofs]))
+def _boundary_inflow(
+    side: Side, u: NDArray[np.float64], residual: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return what Neumann, Robin and Dirichlet conditions let in at each dof."""
+    inflow = side.h - side.R @ u
+    inflow[side.dirichlet_dofs] += residual[side.dirichlet_dofs]
+    return inflow
 
 
-def _gross_trade(side: Side, u: NDArray[np.float64]) -> float:
-    """Return what sources, uptake and boundary conditions trade, counting in and out alike."""
+def _both_ways(side: Side, u: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Return what would be traded at each dof if nothing came back."""
     size = abs(u)
-    through_dirichlet = abs(side.K[side.dirichlet_dofs]) @ size
-    terms = (side.f, side.h, side.M @ size, side.R @ size, through_dirichlet)
-    return float(sum(np.abs(term).sum() for term in terms))
+    return [side.M @ size, abs(side.R) @ size, abs(side.K[side.dirichlet_dofs]) @ size]
+
+
+def _traded(net: list[NDArray[np.float64]], both_ways: list[NDArray[np.float64]]) -> float:
+    """Return the sum of net magnitudes; where all cancels, that of gross ones times 1e-4."""
+    amount, gross = (sum(float(abs(part).sum()) for part in parts) for parts in (net, both_ways))
+    return max(amount, 1e-4 * gross)

@@ -1,6 +1,6 @@
 """Errors against exact solutions and the rates at which they vanish.
 
-`python -m mixeddim.verification` prints the table that shows whether an installation is sound.
+`python -m mixeddim.verification` prints a table that shows whether an installation is sound.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import mixeddim._fenics  # noqa: F401
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 
 import basix.ufl
 import dolfinx
@@ -27,6 +27,10 @@ from mixeddim.manufactured import (
 from mixeddim.solvers import Solution, solve
 
 __all__ = ["Convergence", "Errors", "compute_errors", "study_convergence"]
+
+
+# Places of a box, in cells along x and y; no two differ by a multiple of a half along an axis.
+SHIFTS = ((0.05, 0.15), (0.3, 0.9), (0.65, 0.4), (0.9, 0.6))
 
 
 @dataclass(frozen=True)
@@ -92,15 +96,26 @@ def compute_errors(solution: Solution, exact: ExactProblem, degree: int = 6) -> 
 def study_convergence(exact: ExactProblem, num_cells: Sequence[int]) -> Convergence:
     """Solve an exact problem on a sequence of boxes.
 
+    How a wall lies in the elements around it changes the error of a kinked field as much as the
+    mesh size does. So each box is shifted to four places, by fractions of a cell along x and y, and
+    the errors are root mean squares over them.
+
     Args:
-        exact: The problem.
+        exact: The problem; its fields have to hold in the shifted boxes too.
         num_cells: Cuboids along each axis of each box.
     """
+    return Convergence(tuple(num_cells), tuple(_mean_errors(exact, n) for n in num_cells))
+
+
+def _mean_errors(exact: ExactProblem, n: int) -> Errors:
+    lower, upper = np.array(exact.lower), np.array(exact.upper)
     errors = []
-    for n in num_cells:
-        solution = solve(exact.assemble(n), "reduced", rtol=1e-11)
-        errors.append(compute_errors(solution, exact))
-    return Convergence(tuple(num_cells), tuple(errors))
+    for fractions in SHIFTS:
+        shift = np.array([*fractions, 0.0]) * (upper - lower) / n
+        shifted = replace(exact, lower=lower + shift, upper=upper + shift)
+        solution = solve(shifted.assemble(n), "reduced", rtol=1e-11)
+        errors.append(astuple(compute_errors(solution, shifted)))
+    return Errors(*np.sqrt(np.mean(np.square(errors), axis=0)).tolist())
 
 
 def _distance(

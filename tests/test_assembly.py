@@ -200,7 +200,9 @@ def test_a_constant_is_the_solution_without_uptake(graph, method):
 def test_mass_balance_closes_where_nothing_flows(fork, coefficients, method):
     """All amounts are rounding errors then: their sum must not be compared with themselves."""
     system = assemble(create_box(4), create_network(fork, 0.25), coefficients)
-    assert solve(system, method).mass_balance.error < 1e-9
+    # Krylov on both blocks stops at a residual of the values' size, here against 1e-4 of it.
+    closes = 1e-6 if method == "krylov" else 1e-9
+    assert solve(system, method).mass_balance.error < closes
 
 
 # Over four decades: beyond, rounding in a nearly singular system outweighs the smallest amounts.
@@ -260,14 +262,19 @@ def test_laws_that_hold_for_every_problem(
         balance = solution.mass_balance
         norm = solution.relative_residual * np.hypot(*map(np.linalg.norm, (system.b_3, system.b_1)))
         for error, gross, b in (
-            (balance.error_3d, balance.gross_3d, system.b_3),
-            (balance.error_1d, balance.gross_1d, system.b_1),
+            (balance.error_3d, balance.traded_3d, system.b_3),
+            (balance.error_1d, balance.traded_1d, system.b_1),
         ):
             assert error * gross <= 1.001 * np.sqrt(len(b)) * norm + 1e-11 * gross
-        assert method_of_solution != "direct" or balance.error < 1e-9
+        assert method_of_solution == "krylov" or balance.error < 1e-9
 
 
 # --- Messages ---------------------------------------------------------------------------------
+
+
+def test_a_graph_is_no_network(vessel):
+    with pytest.raises(TypeError, match=r"got a network of type Graph; .* create_network\(graph"):
+        assemble(create_box(2), vessel, Coefficients())
 
 
 def test_a_network_outside_the_tissue_is_an_error(vessel):

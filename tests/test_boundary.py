@@ -246,6 +246,17 @@ def test_a_robin_coefficient_is_not_negative():
         Robin("x_min", -1)
 
 
+@pytest.mark.parametrize(("side", "condition", "message"), [
+    ("3d", Dirichlet("z_min", lambda x: ufl.sqrt(x[0] - 0.5)), "Dirichlet value of the tissue"),
+    ("3d", Neumann("z_min", lambda x: ufl.sqrt(x[0] - 0.5)), "Neumann or Robin load of the tissue"),
+    ("3d", Robin("z_min", lambda x: ufl.sqrt(x[0] - 0.5), 1.0), "Robin matrix of the tissue"),
+    ("1d", Dirichlet("inlets", lambda x: ufl.ln(x[0] - 5)), "Dirichlet value of the network"),
+])  # fmt: skip
+def test_values_that_are_no_numbers_somewhere_are_errors(side, condition, message, network):
+    with pytest.raises(ValueError, match=f"got a {message} that is NaN or infinite somewhere"):
+        assemble(BOX, network, Coefficients(), **{f"bcs_{side}": [condition]})
+
+
 def test_faces_have_names_on_structured_boxes_alone():
     with pytest.raises(ValueError, match=r"one of .* of a StructuredBox, or a marker function"):
         find_facets(BOX.mesh, "x_min")

@@ -12,8 +12,7 @@ import pyvista as pv
 import mixeddim as md
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("MIXEDDIM_DATA", ROOT.parent / "shared" / "data"))
-MOUSE_CORTEX = DATA / "mouse_cortex" / "network.dgf"
+MOUSE_CORTEX = Path(os.environ.get("MIXEDDIM_DATA", "")) / "mouse_cortex" / "network.dgf"
 
 
 def _load_demo(name: str) -> ModuleType:
@@ -73,7 +72,7 @@ def test_network_in_physical_units(demo, tmp_path):
 
 @pytest.mark.skipif(
     not MOUSE_CORTEX.is_file(),
-    reason=f"{MOUSE_CORTEX} is missing; set MIXEDDIM_DATA to the folder that holds mouse_cortex",
+    reason=f"no file {MOUSE_CORTEX}; set MIXEDDIM_DATA to the folder that holds mouse_cortex",
 )
 def test_mouse_cortex(demo, tmp_path, capsys):
     arguments = ["--num-cells", "8", "--network", str(MOUSE_CORTEX)]

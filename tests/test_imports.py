@@ -87,4 +87,4 @@ def test_missing_dolfinx_is_explained() -> None:
         "mixeddim.assemble"
     )
     result = run(block)
-    assert "pip install 'mixeddim[fenics]'" in result.stderr
+    assert "pip install -e '.[fenics]'" in result.stderr

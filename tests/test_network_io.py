@@ -19,10 +19,7 @@ from mixeddim.graphs import (
 )
 from mixeddim.network_io import NetworkFileError, read_dgf
 
-DATA = Path(
-    os.environ.get("MIXEDDIM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
-
+DATA = Path(os.environ.get("MIXEDDIM_DATA", ""))
 # Mixed case, comments everywhere, a colon after a number, blocks nobody asked for.
 FORK = """\
 DGF
@@ -197,7 +194,7 @@ def test_a_damaged_file_is_read_or_refused(tmp_path_factory, start, length, inse
 def published(name: str) -> Path:
     path = DATA / name
     if not path.is_file():
-        pytest.skip(f"{path} is absent; set MIXEDDIM_DATA to the folder of published networks")
+        pytest.skip(f"no file {path}; set MIXEDDIM_DATA to the folder of published networks")
     return path
 
 
