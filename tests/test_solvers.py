@@ -16,6 +16,7 @@ from mixeddim import (
     assemble,
     create_box,
     create_network,
+    reduce,
     solve,
 )
 
