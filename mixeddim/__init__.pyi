@@ -14,6 +14,7 @@ from .graphs import mark_ends_as_inlets as mark_ends_as_inlets
 from .graphs import network_statistics as network_statistics
 from .graphs import validate_graph as validate_graph
 from .grid import Grid as Grid
+from .mass_balance import MassBalance as MassBalance
 from .meshes import Network as Network
 from .meshes import StructuredBox as StructuredBox
 from .meshes import VertexTag as VertexTag
@@ -32,7 +33,6 @@ from .reduction import load_reduced as load_reduced
 from .reduction import reduce as reduce
 from .reduction import save_reduced as save_reduced
 from .scaling import Scaling as Scaling
-from .solvers import MassBalance as MassBalance
 from .solvers import Solution as Solution
 from .solvers import SolverError as SolverError
 from .solvers import solve as solve
