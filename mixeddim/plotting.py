@@ -7,10 +7,12 @@ little veils the vessels and their colours stay those of the colour bar.
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, overload
@@ -287,6 +289,7 @@ def _open_plotter(filename: str | os.PathLike[str] | None) -> pv.Plotter:
             f"{', '.join(FORMATS)}. Without a filename plot returns the plotter, which can "
             "export more."
         )
+    _load_triton()
     has_display = _has_display()
     if not has_display:
         _use_offscreen_driver()
@@ -299,6 +302,13 @@ def _open_plotter(filename: str | os.PathLike[str] | None) -> pv.Plotter:
     plotter.enable_anti_aliasing("ssaa")
     plotter.enable_depth_peeling(8)
     return plotter
+
+
+@cache
+def _load_triton() -> None:
+    """Load torch's compiler before Mesa: both bring LLVM, and loaded after it triton crashes."""
+    with suppress(ImportError):
+        importlib.import_module("triton._C.libtriton")
 
 
 def _has_display() -> bool:

@@ -1,6 +1,8 @@
 """Pictures show vessels of their own radius and both fields, in any unit and on any machine."""
 
 import re
+import subprocess
+import sys
 
 import dolfinx
 import networkx as nx
@@ -241,3 +243,19 @@ def test_other_window_of_VTK_is_left_to_the_user(monkeypatch):
     monkeypatch.setenv("VTK_DEFAULT_OPENGL_WINDOW", "vtkOSOpenGLRenderWindow")
     monkeypatch.setattr(plotting, "_TRIAL", "raise SystemExit(1)")
     plotting._use_offscreen_driver()
+
+
+def test_training_may_follow_a_picture_in_one_process(tmp_path):
+    """Optimisers of torch load triton, whose LLVM crashes beside the one Mesa has loaded before."""
+    program = f"""
+import mixeddim as md, torch
+
+box = md.create_box(2)
+network = md.create_network(md.random_vascular_graph(4, 0.05, 0), 0.5)
+md.plot_network(network, {str(tmp_path / "network.png")!r})
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
