@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mixeddim.averaging import AveragingOperator, OutsidePolicy
+from mixeddim.blocks import Blocks
 from mixeddim.boundary import BoundaryCondition, Dirichlet
 from mixeddim.coupling import Coupling, couple
 from mixeddim.forms import Coefficients
@@ -32,7 +33,7 @@ __all__ = ["CoupledSystem", "assemble"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CoupledSystem:
+class CoupledSystem(Blocks):
     """The discrete coupled problem, its parts kept apart.
 
     The matrices named as in the module's formula have the Dirichlet dofs eliminated
@@ -96,30 +97,15 @@ class CoupledSystem:
         """Network basis at the quadrature points, with the columns of Dirichlet dofs zero."""
         return _drop_columns(self.coupling.N, self.side_1d.is_free)
 
-    @property
+    @cached_property
     def W(self) -> sparse.dia_array:
         """Diagonal of quadrature weights."""
         return sparse.diags_array(self.coupling.weights)
 
-    @property
+    @cached_property
     def B(self) -> sparse.dia_array:
         """Diagonal of wall conductances."""
         return sparse.diags_array(self.coupling.beta)
-
-    @cached_property
-    def A_33(self) -> sparse.csr_array:
-        """Tissue block."""
-        return (self.K + self.M + self.Pi.T @ self.W @ self.B @ self.Pi).tocsr()
-
-    @cached_property
-    def A_31(self) -> sparse.csr_array:
-        """Coupling block, tissue rows and network columns."""
-        return -(self.Pi.T @ self.W @ self.B @ self.N).tocsr()
-
-    @property
-    def A_13(self) -> sparse.csr_array:
-        """Coupling block, network rows and tissue columns."""
-        return self.A_31.T.tocsr()
 
     @cached_property
     def A_11(self) -> sparse.csr_array:

@@ -23,6 +23,7 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, splu
 
 from mixeddim.atomic import replacing
+from mixeddim.blocks import Blocks
 from mixeddim.grid import Grid
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ __all__ = ["ReducedSystem", "load_reduced", "reduce", "save_reduced"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ReducedSystem:
+class ReducedSystem(Blocks):
     """The reduced problem S u_3d = g, its Schur term factored, its parts kept apart.
 
     The parts are those of `CoupledSystem`, with Dirichlet dofs eliminated, in DOLFINx dof order.
@@ -66,30 +67,15 @@ class ReducedSystem:
     def __repr__(self) -> str:
         return f"ReducedSystem({len(self.b_3)} unknowns, {len(self.b_1)} eliminated)"
 
-    @property
+    @cached_property
     def W(self) -> sparse.dia_array:
         """Diagonal of quadrature weights."""
         return sparse.diags_array(self.weights)
 
-    @property
+    @cached_property
     def B(self) -> sparse.dia_array:
         """Diagonal of wall conductances."""
         return sparse.diags_array(self.beta)
-
-    @cached_property
-    def A_33(self) -> sparse.csr_array:
-        """Tissue block."""
-        return (self.K + self.M + self.Pi.T @ self.W @ self.B @ self.Pi).tocsr()
-
-    @cached_property
-    def A_31(self) -> sparse.csr_array:
-        """Coupling block, tissue rows and network columns."""
-        return -(self.Pi.T @ self.W @ self.B @ self.N).tocsr()
-
-    @cached_property
-    def A_13(self) -> sparse.csr_array:
-        """Coupling block, network rows and tissue columns."""
-        return self.A_31.T.tocsr()
 
     @cached_property
     def solve_11(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:

@@ -106,22 +106,22 @@ def solve(
         raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}.")
     V_3d, V_1d = system.side_3d.V, system.side_1d.V
     comm = V_3d.mesh.comm
+    reduced = reduce(system)
     if method == "direct":
-        x_3, x_1 = _solve_direct(system, comm)
+        x_3, x_1 = _solve_direct(reduced, comm)
         iterations = 1
     else:
-        reduced = reduce(system)
         if method == "krylov":
-            x_3, iterations = _solve_krylov(system, comm, rtol, max_iterations)
+            x_3, iterations = _solve_krylov(reduced, comm, rtol, max_iterations)
         else:
             x_3, iterations = _solve_reduced(reduced, comm, rtol, max_iterations)
         x_1 = reduced.back_substitute(x_3)  # which leaves no residual in the network
 
     residual = np.hypot(
-        np.linalg.norm(system.b_3 - system.A_33 @ x_3 - system.A_31 @ x_1),
-        np.linalg.norm(system.b_1 - system.A_13 @ x_3 - system.A_11 @ x_1),
+        np.linalg.norm(reduced.b_3 - reduced.A_33 @ x_3 - reduced.A_31 @ x_1),
+        np.linalg.norm(reduced.b_1 - reduced.A_13 @ x_3 - reduced.A_11 @ x_1),
     )
-    scale = np.hypot(np.linalg.norm(system.b_3), np.linalg.norm(system.b_1))
+    scale = np.hypot(np.linalg.norm(reduced.b_3), np.linalg.norm(reduced.b_1))
     u_3d, u_1d = dolfinx.fem.Function(V_3d, name="u_3d"), dolfinx.fem.Function(V_1d, name="u_1d")
     u_3d.x.array[:], u_1d.x.array[:] = x_3, x_1
     relative = float(residual / scale) if scale > 0 else float(residual)
@@ -135,27 +135,27 @@ def solve(
 
 
 def _solve_direct(
-    system: CoupledSystem, comm: PETSc.Comm
+    blocks: ReducedSystem, comm: PETSc.Comm
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     A = _petsc_matrix(
-        sparse.block_array([[system.A_33, system.A_31], [system.A_13, system.A_11]]), comm
+        sparse.block_array([[blocks.A_33, blocks.A_31], [blocks.A_13, blocks.A_11]]), comm
     )
     ksp = PETSc.KSP().create(comm)
     ksp.setOperators(A)
     ksp.setType("preonly")
     ksp.getPC().setType("cholesky")
     ksp.getPC().setFactorSolverType("mumps")
-    x, _ = _run(ksp, np.concatenate([system.b_3, system.b_1]), comm)
-    return x[: len(system.b_3)], x[len(system.b_3) :]
+    x, _ = _run(ksp, np.concatenate([blocks.b_3, blocks.b_1]), comm)
+    return x[: len(blocks.b_3)], x[len(blocks.b_3) :]
 
 
 def _solve_krylov(
-    system: CoupledSystem, comm: PETSc.Comm, rtol: float, max_iterations: int
+    blocks: ReducedSystem, comm: PETSc.Comm, rtol: float, max_iterations: int
 ) -> tuple[NDArray[np.float64], int]:
     A = PETSc.Mat().createNest(
         [
-            [_petsc_matrix(system.A_33, comm), _petsc_matrix(system.A_31, comm)],
-            [_petsc_matrix(system.A_13, comm), _petsc_matrix(system.A_11, comm)],
+            [_petsc_matrix(blocks.A_33, comm), _petsc_matrix(blocks.A_31, comm)],
+            [_petsc_matrix(blocks.A_13, comm), _petsc_matrix(blocks.A_11, comm)],
         ],
         comm=comm,
     )
@@ -173,8 +173,8 @@ def _solve_krylov(
         split.getPC().setType(kind)
     # PETSc's own factors refuse pivots below 2e-14, and in SI units all are.
     network.getPC().setFactorSolverType("mumps")
-    x, iterations = _run(ksp, np.concatenate([system.b_3, system.b_1]), comm)
-    return x[: len(system.b_3)], iterations
+    x, iterations = _run(ksp, np.concatenate([blocks.b_3, blocks.b_1]), comm)
+    return x[: len(blocks.b_3)], iterations
 
 
 class _SchurComplement:

@@ -58,6 +58,23 @@ def test_random_network(demo, method, tmp_path, capsys):
     assert str(tmp_path / "solution.png") in printed
 
 
+def test_shipped_network_is_what_its_readme_says():
+    graph = md.read_dgf(
+        ROOT / "meshes" / "capillaries.dgf",
+        node_parameters={"pressure": 0},
+        edge_parameters={"radius": 0},
+    )
+    made = md.random_vascular_graph(
+        80, 4e-6, seed=3, method="capillary_mesh", upper=(200e-6,) * 3, margin=6e-6
+    )
+    assert {*graph.edges} == {*made.edges}
+    positions = np.array([pos for _, pos in graph.nodes(data="pos")])
+    np.testing.assert_allclose(positions, [pos for _, pos in made.nodes(data="pos")], rtol=1e-8)
+    pressures = [pressure for _, pressure in graph.nodes(data="pressure")]
+    np.testing.assert_allclose(pressures, 5000 - 2000 * positions[:, 0] / 200e-6, rtol=1e-8)
+    assert {radius for _, _, radius in graph.edges(data="radius")} == {4e-6}
+
+
 def test_network_in_physical_units(demo, tmp_path):
     file = ROOT / "meshes" / "capillaries.dgf"
     result = demo.main(["--num-cells", "8", "--network", str(file), "--output", str(tmp_path)])

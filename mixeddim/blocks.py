@@ -1,0 +1,43 @@
+"""The blocks of the coupled system, products of its parts.
+
+With K and M of the tissue, Pi the averaging matrix at quadrature points of the network, N the
+network's own basis there, W the quadrature weights and B the wall conductances:
+
+    A_33 = K + M + Pi' W B Pi      A_31 = -Pi' W B N      A_13 = A_31'
+
+A_11 = K_1d + N' W B N is a part of its own, since the reduction needs no more of the network.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from scipy import sparse
+
+__all__ = ["Blocks"]
+
+
+class Blocks:
+    """What the coupled and the reduced system share, named as in the module's formulas."""
+
+    K: sparse.csr_array
+    M: sparse.csr_array
+    Pi: sparse.csr_array
+    N: sparse.csr_array
+    W: sparse.dia_array
+    B: sparse.dia_array
+
+    @cached_property
+    def A_33(self) -> sparse.csr_array:
+        """Tissue block."""
+        return (self.K + self.M + self.Pi.T @ self.W @ self.B @ self.Pi).tocsr()
+
+    @cached_property
+    def A_31(self) -> sparse.csr_array:
+        """Coupling block, tissue rows and network columns."""
+        return -(self.Pi.T @ self.W @ self.B @ self.N).tocsr()
+
+    @cached_property
+    def A_13(self) -> sparse.csr_array:
+        """Coupling block, network rows and tissue columns."""
+        return self.A_31.T.tocsr()
