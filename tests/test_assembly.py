@@ -255,16 +255,7 @@ def test_laws_that_hold_for_every_problem(
     for method_of_solution in METHODS_OF_SOLUTION:
         solution = solve(system, method_of_solution, rtol=1e-12)
         assert solution.relative_residual < 1e-10
-        # What a side misses is the sum of its residuals: an iteration that stops at a residual
-        # small against the stiffer side leaves this much of it to the other.
-        balance = solution.mass_balance
-        norm = solution.relative_residual * np.hypot(*map(np.linalg.norm, (system.b_3, system.b_1)))
-        for error, gross, b in (
-            (balance.error_3d, balance.traded_3d, system.b_3),
-            (balance.error_1d, balance.traded_1d, system.b_1),
-        ):
-            assert error * gross <= 1.001 * np.sqrt(len(b)) * norm + 1e-11 * gross
-        assert method_of_solution == "krylov" or balance.error < 1e-9
+        assert solution.mass_balance.error < 1e-9, method_of_solution
 
 
 # --- Messages ---------------------------------------------------------------------------------
