@@ -1,27 +1,65 @@
 """Neural preconditioners and a differentiable FGMRES for the problems of `mixeddim`."""
 
+from learning.conjugate_gradients import cg, flexible_cg
+from learning.data import (
+    DISTRIBUTIONS,
+    FAMILIES,
+    Dataset,
+    Problem,
+    ProblemDistribution,
+    load_dataset,
+    right_hand_side,
+)
+from learning.evaluation import evaluate, evaluate_epochs, sine_profile
+from learning.generation import generate
 from learning.krylov import KrylovResult, Status, fgmres, krylov_sines
-from learning.losses import log_sine_loss, residual_loss, sine_loss
+from learning.losses import hybrid_loss, log_sine_loss, residual_loss, sine_loss
 from learning.operators import SystemBatch, batch_systems
 from learning.preconditioner import Identity, Jacobi, Preconditioner
+from learning.pretrained import load_preconditioner, load_pretrained, pretrained_card
 from learning.solver import SolveResult, solve
+from learning.stages import STAGES, Stage
+from learning.training import train
 from learning.unet import UNet, UNetPreconditioner
+from learning.weights import load_weights, save_weights
 
 __all__ = [
+    "DISTRIBUTIONS",
+    "FAMILIES",
+    "STAGES",
+    "Dataset",
     "Identity",
     "Jacobi",
     "KrylovResult",
     "Preconditioner",
+    "Problem",
+    "ProblemDistribution",
     "SolveResult",
+    "Stage",
     "Status",
     "SystemBatch",
     "UNet",
     "UNetPreconditioner",
     "batch_systems",
+    "cg",
+    "evaluate",
+    "evaluate_epochs",
     "fgmres",
+    "flexible_cg",
+    "generate",
+    "hybrid_loss",
     "krylov_sines",
+    "load_dataset",
+    "load_preconditioner",
+    "load_pretrained",
+    "load_weights",
     "log_sine_loss",
+    "pretrained_card",
     "residual_loss",
+    "right_hand_side",
+    "save_weights",
     "sine_loss",
+    "sine_profile",
     "solve",
+    "train",
 ]

@@ -10,48 +10,23 @@ doi:10.1017/S0962492901000046).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+from functools import partial
 
 import torch
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from learning.cycles import (
+    Cycle,
+    KrylovResult,
+    LinearMap,
+    Status,
+    check,
+    or_one,
+    precondition_in,
+    solve_by_cycles,
+)
 
 __all__ = ["KrylovResult", "Status", "fgmres", "krylov_sines"]
-
-type LinearMap = Callable[[torch.Tensor], torch.Tensor]
-
-
-class Status(Enum):
-    """How the solve of a system ended, and what to try next."""
-
-    CONVERGED = "converged"
-    MAX_ITERATIONS = "stopped at max_iterations: raise it, or use a stronger preconditioner"
-    STAGNATED = (
-        "the true residual stopped falling above the tolerance: raise rtol, or use float64 vectors"
-    )
-    NOT_FINITE = "the operator or the preconditioner returned NaN or infinity: check its input"
-
-
-@dataclass(frozen=True, eq=False)
-class KrylovResult:
-    """The outcome of a batched Krylov solve.
-
-    Attributes:
-        x: Solutions, shape (batch, n); the last finite iterate of a system that failed.
-        iterations: Steps that each system took, shape (batch,).
-        residual_norms: Norms after each step by the recurrence, the initial one first, shape
-            (steps + 1, batch); constant once a system has stopped.
-        sines: Sines of the Givens rotations, shape (steps, batch); 1 once a system has stopped.
-        true_residual_norms: Norms of b - A x, shape (batch,).
-        status: How each system ended.
-    """
-
-    x: torch.Tensor
-    iterations: torch.Tensor
-    residual_norms: torch.Tensor
-    sines: torch.Tensor
-    true_residual_norms: torch.Tensor
-    status: tuple[Status, ...]
 
 
 def fgmres(
@@ -77,49 +52,19 @@ def fgmres(
     Raises:
         ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
     """
-    _check(b, rtol, max_iterations, restart)
-    tolerance = rtol * torch.linalg.vector_norm(b, dim=1)
-    x, residual = torch.zeros_like(b), b
-    true_norms = torch.linalg.vector_norm(b, dim=1)
-    residual_norms = [true_norms]
-    sines: list[torch.Tensor] = []
-    iterations = torch.zeros(len(b), dtype=torch.int64, device=b.device)
-    stagnated = torch.zeros_like(iterations, dtype=torch.bool)
-    not_finite = torch.zeros_like(stagnated)
-
-    while len(sines) < max_iterations:
-        active = (true_norms > tolerance) & ~stagnated & ~not_finite
-        if not active.any():
-            break
-        steps = min(restart or max_iterations, max_iterations - len(sines))
-        cycle = _arnoldi_cycle(apply, precondition, residual, steps, active, tolerance)
-        x = x + cycle.correction
-        residual = b - apply(x)
-        norms_before, true_norms = true_norms, torch.linalg.vector_norm(residual, dim=1)
-        # A cycle that ended of itself, converged by its recurrence or broken down, has to have
-        # lowered the true residual; where it has not, another one will not either.
-        ended = (cycle.iterations < steps) | (cycle.residual_norms[-1] <= tolerance)
-        stagnated = stagnated | (
-            active & ended & (true_norms > tolerance) & (true_norms > norms_before / 2)
-        )
-        not_finite = not_finite | cycle.not_finite
-        iterations = iterations + cycle.iterations
-        residual_norms += cycle.residual_norms
-        sines += cycle.sines
-
-    ends = zip(true_norms <= tolerance, not_finite, stagnated, strict=True)
-    return KrylovResult(
-        x,
-        iterations,
-        torch.stack(residual_norms),
-        torch.stack(sines) if sines else b.new_empty(0, len(b)),
-        true_norms,
-        tuple(_status(*(bool(flag) for flag in flags)) for flags in ends),
+    cycle = partial(_arnoldi_cycle, apply, precondition)
+    return solve_by_cycles(
+        cycle, apply, b, rtol=rtol, max_iterations=max_iterations, restart=restart
     )
 
 
 def krylov_sines(
-    apply: LinearMap, b: torch.Tensor, precondition: LinearMap, num_steps: int
+    apply: LinearMap,
+    b: torch.Tensor,
+    precondition: LinearMap,
+    num_steps: int,
+    *,
+    checkpoint: bool = False,
 ) -> torch.Tensor:
     """Return the sines of the first steps of FGMRES, differentiable in whatever M depends on.
 
@@ -128,25 +73,23 @@ def krylov_sines(
         b: Right-hand sides, shape (batch, n).
         precondition: M, of the same shapes, differentiable.
         num_steps: Number of steps m.
+        checkpoint: Whether to compute each M v again in the backward pass, instead of keeping what
+            is inside: memory then grows with m by vectors, about m² / 2 of them, and not by
+            activations; one more forward pass a step.
 
     Returns:
-        Shape (num_steps, batch).
+        Shape (num_steps, batch): 1 after a system is solved to rounding, NaN throughout where A or
+        M returned NaN or infinity.
     """
-    _check(b, rtol=0.0, max_iterations=num_steps, restart=None)
+    check(b, rtol=0.0, max_iterations=num_steps, restart=None)
+    if checkpoint:
+        precondition = partial(recomputed, precondition, use_reentrant=False)
     everything = torch.ones(len(b), dtype=torch.bool, device=b.device)
     never = b.new_full((len(b),), -1.0)
-    return torch.stack(_arnoldi_cycle(apply, precondition, b, num_steps, everything, never).sines)
-
-
-@dataclass(frozen=True, eq=False)
-class _Cycle:
-    """What a cycle yields: lists have an entry a step, tensors one for each system."""
-
-    correction: torch.Tensor
-    residual_norms: list[torch.Tensor]
-    sines: list[torch.Tensor]
-    iterations: torch.Tensor
-    not_finite: torch.Tensor
+    cycle = _arnoldi_cycle(apply, precondition, b, num_steps, everything, never)
+    after_the_last = [torch.ones_like(never)] * (num_steps - len(cycle.sines))
+    sines = torch.stack([*cycle.sines, *after_the_last])
+    return torch.where(cycle.not_finite, torch.nan, sines)
 
 
 def _arnoldi_cycle(
@@ -156,14 +99,14 @@ def _arnoldi_cycle(
     num_steps: int,
     active: torch.Tensor,
     tolerance: torch.Tensor,
-) -> _Cycle:
+) -> Cycle:
     """Run up to `num_steps` steps from a residual, for the systems that are active.
 
     Nothing is written in place, so that autograd sees every step. A system that stops carries
     zeros from then on: a zero direction with a one on the diagonal of R, which adds nothing.
     """
     norm = torch.linalg.vector_norm(residual, dim=1)
-    basis = [residual / _or_one(norm)[:, None]]
+    basis = [residual / or_one(norm)[:, None]]
     directions: list[torch.Tensor] = []
     columns: list[list[torch.Tensor]] = []
     rotations: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -177,7 +120,7 @@ def _arnoldi_cycle(
     for _ in range(num_steps):
         if not active.any():
             break
-        z = precondition(basis[-1]).to(residual.dtype)
+        z = precondition_in(precondition, basis[-1])
         w = apply(z)
         finite = torch.isfinite(w).all(dim=1) & torch.isfinite(z).all(dim=1)
         not_finite = not_finite | (active & ~finite)
@@ -193,8 +136,8 @@ def _arnoldi_cycle(
             )
         length = torch.linalg.vector_norm(torch.stack([column[-1], below]), dim=0)
         used = active & (length > 0)
-        cosine = torch.where(used, column[-1] / _or_one(length), 0.0)
-        sine = torch.where(used, below / _or_one(length), 1.0)
+        cosine = torch.where(used, column[-1] / or_one(length), 0.0)
+        sine = torch.where(used, below / or_one(length), 1.0)
         column[-1] = torch.where(used, length, 1.0)
         rotations.append((cosine, sine))
         right_hand_side.append(cosine * remaining)
@@ -202,7 +145,7 @@ def _arnoldi_cycle(
 
         columns.append(column)
         directions.append(z)
-        basis.append(w / _or_one(below)[:, None])
+        basis.append(w / or_one(below)[:, None])
         residual_norms.append(remaining.abs())
         sines.append(sine)
         iterations = iterations + active
@@ -212,7 +155,8 @@ def _arnoldi_cycle(
     if columns:
         y = _back_substitute(columns, right_hand_side)
         correction = torch.einsum("bk,bkn->bn", y, torch.stack(directions, dim=1))
-    return _Cycle(correction, residual_norms, sines, iterations, not_finite)
+    not_definite = torch.zeros_like(active)  # nor need A and M be
+    return Cycle(correction, residual_norms, sines, iterations, not_finite, not_definite)
 
 
 def _orthogonalise(
@@ -246,33 +190,3 @@ def _back_substitute(
     R = torch.stack(padded, dim=2)
     g = torch.stack(right_hand_side, dim=1)
     return torch.linalg.solve_triangular(R, g[:, :, None], upper=True)[:, :, 0]
-
-
-def _or_one(values: torch.Tensor) -> torch.Tensor:
-    """Replace zeros by ones: what is divided by them is zero itself."""
-    return torch.where(values > 0, values, 1.0)
-
-
-def _status(is_solved: bool, not_finite: bool, stagnated: bool) -> Status:
-    if is_solved:
-        return Status.CONVERGED
-    if not_finite:
-        return Status.NOT_FINITE
-    return Status.STAGNATED if stagnated else Status.MAX_ITERATIONS
-
-
-def _check(b: torch.Tensor, rtol: float, max_iterations: int, restart: int | None) -> None:
-    if b.ndim != 2 or not b.is_floating_point():
-        raise ValueError(
-            f"got b of shape {tuple(b.shape)} and {b.dtype}; wanted (batch, n) in float32 or "
-            "float64. Use b[None] for a single system."
-        )
-    if not torch.isfinite(b).all():
-        bad = torch.isfinite(b).all(dim=1).logical_not().nonzero().ravel().tolist()
-        raise ValueError(f"got NaN or infinity in the right-hand sides {bad}; wanted numbers.")
-    if not 0.0 <= rtol < 1.0:
-        raise ValueError(f"got rtol={rtol}; wanted at least 0 and less than 1.")
-    if max_iterations < 1:
-        raise ValueError(f"got {max_iterations} steps; wanted at least one.")
-    if restart is not None and restart < 1:
-        raise ValueError(f"got restart={restart}; wanted a positive number, or None for never.")

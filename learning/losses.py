@@ -13,7 +13,7 @@ import torch
 from learning.krylov import krylov_sines
 from learning.operators import SystemBatch
 
-__all__ = ["log_sine_loss", "residual_loss", "sine_loss"]
+__all__ = ["hybrid_loss", "log_sine_loss", "residual_loss", "sine_loss"]
 
 type Map = Callable[[torch.Tensor], torch.Tensor]
 
@@ -30,15 +30,55 @@ def residual_loss(batch: SystemBatch, f: torch.Tensor, precondition: Map) -> tor
 
 
 def sine_loss(
-    batch: SystemBatch, f: torch.Tensor, precondition: Map, num_steps: int = 10
+    batch: SystemBatch,
+    f: torch.Tensor,
+    precondition: Map,
+    num_steps: int = 10,
+    *,
+    checkpoint: bool = False,
 ) -> torch.Tensor:
-    """Return the dynamic loss: the mean sine over the first steps of FGMRES."""
-    return krylov_sines(batch.apply, f, precondition, num_steps).abs().mean()
+    """Return the dynamic loss: the mean sine over the first steps of FGMRES.
+
+    Activations are recomputed in the backward pass with `checkpoint` (see `krylov_sines`).
+    """
+    sines = krylov_sines(batch.apply, f, precondition, num_steps, checkpoint=checkpoint)
+    return sines.abs().mean()
 
 
 def log_sine_loss(
-    batch: SystemBatch, f: torch.Tensor, precondition: Map, num_steps: int = 10
+    batch: SystemBatch,
+    f: torch.Tensor,
+    precondition: Map,
+    num_steps: int = 10,
+    *,
+    checkpoint: bool = False,
 ) -> torch.Tensor:
-    """Return the mean logarithm of the sines, log(|r_m| / |r_0|) / m: it does not saturate."""
-    sines = krylov_sines(batch.apply, f, precondition, num_steps).abs()
+    """Return the mean logarithm of the sines, log(|r_m| / |r_0|) / m: it does not saturate.
+
+    Activations are recomputed in the backward pass with `checkpoint` (see `krylov_sines`).
+    """
+    sines = krylov_sines(batch.apply, f, precondition, num_steps, checkpoint=checkpoint).abs()
     return sines.clamp_min(torch.finfo(sines.dtype).tiny).log().mean()
+
+
+def hybrid_loss(
+    batch: SystemBatch,
+    f: torch.Tensor,
+    precondition: Map,
+    num_steps: int = 10,
+    weight: float = 0.5,
+    *,
+    checkpoint: bool = False,
+) -> torch.Tensor:
+    """Return weight times the static loss plus (1 - weight) times the dynamic one.
+
+    Raises:
+        ValueError: If the weight is not between 0 and 1.
+    """
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(
+            f"got weight={weight}; wanted 0 for the sine loss to 1 for the residual loss."
+        )
+    static = residual_loss(batch, f, precondition)
+    dynamic = sine_loss(batch, f, precondition, num_steps, checkpoint=checkpoint)
+    return weight * static + (1.0 - weight) * dynamic

@@ -94,14 +94,28 @@ def batch_systems(
         padded = system.A_31.copy()
         padded.resize(sizes[0], most)
         A_31.append(padded)
-    coupling = sparse.block_diag(A_31, format="csr")
+    coupling = _block_diagonal(A_31)
     return SystemBatch(
-        A_33=sparse_csr(
-            sparse.block_diag([system.A_33 for system in systems], format="csr"), dtype, device
-        ),
+        A_33=sparse_csr(_block_diagonal([system.A_33 for system in systems]), dtype, device),
         A_31=sparse_csr(coupling, dtype, device),
         A_13=sparse_csr(coupling.T.tocsr(), dtype, device),
         L_11=torch.tensor(L_11, dtype=dtype, device=device),
         g=torch.tensor(np.stack([system.g for system in systems]), dtype=dtype, device=device),
         grid=systems[0].grid,
+    )
+
+
+def _block_diagonal(blocks: Sequence[sparse.csr_array]) -> sparse.csr_array:
+    """Put CSR matrices of one shape on a diagonal; several times faster than through COO."""
+    rows, columns = blocks[0].shape
+    ends = np.cumsum([0, *(block.nnz for block in blocks)])
+    indptr = [block.indptr[:-1] + end for block, end in zip(blocks, ends[:-1], strict=True)]
+    indices = [block.indices + i * columns for i, block in enumerate(blocks)]
+    return sparse.csr_array(
+        (
+            np.concatenate([block.data for block in blocks]),
+            np.concatenate(indices),
+            np.concatenate([*indptr, ends[-1:]]),
+        ),
+        shape=(len(blocks) * rows, len(blocks) * columns),
     )

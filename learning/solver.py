@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from learning.conjugate_gradients import cg, flexible_cg
 from learning.krylov import Status, fgmres
 from learning.operators import batch_systems
 from learning.preconditioner import Preconditioner
 from mixeddim.tensors import ReducedSystem
 
-__all__ = ["SolveResult", "solve"]
+__all__ = ["Method", "SolveResult", "solve"]
+
+Method = Literal["fgmres", "cg", "flexible_cg"]
+_METHODS = {"fgmres": fgmres, "cg": cg, "flexible_cg": flexible_cg}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,29 +46,47 @@ class SolveResult:
 def solve(
     reduced: ReducedSystem,
     preconditioner: Preconditioner,
+    method: Method = "fgmres",
     *,
     rtol: float = 1e-6,
     max_iterations: int = 200,
     device: torch.device | str = "cpu",
 ) -> SolveResult:
-    """Solve S u_3d = g by flexible GMRES; vectors are in float64, M in the dtype of its own.
+    """Solve S u_3d = g by a Krylov method; vectors are in float64, M in the dtype of its own.
 
     Args:
         reduced: The system.
         preconditioner: How to precondition it.
+        method: "fgmres": for any preconditioner. "cg": conjugate gradients, of constant memory, for
+            one that is linear, symmetric and positive definite. "flexible_cg": the same with thirty
+            directions kept, for one that is not quite.
         rtol: Wanted norm of the true residual, in units of the norm of g.
         max_iterations: Where to give up.
         device: Where to solve; the preconditioner has to live there.
+
+    Raises:
+        ValueError: If the method is unknown, or the preconditioner is none or does not fit.
     """
+    if method not in get_args(Method):
+        raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}.")
+    if isinstance(preconditioner, type) or not hasattr(preconditioner, "setup"):
+        raise ValueError(
+            f"got {preconditioner!r:.60} as preconditioner; wanted an object with a method setup. "
+            "Use UNetPreconditioner(model) for a model, Jacobi() for the class Jacobi."
+        )
     batch = batch_systems([reduced], torch.float64, device)
     with torch.no_grad():
-        precondition = preconditioner.setup([reduced], batch)
-        result = fgmres(
-            batch.apply, batch.g, precondition, rtol=rtol, max_iterations=max_iterations
+        result = _METHODS[method](
+            batch.apply,
+            batch.g,
+            preconditioner.setup([reduced], batch),
+            rtol=rtol,
+            max_iterations=max_iterations,
         )
+    iterations = int(result.iterations[0])
     return SolveResult(
         x=result.x[0].cpu().numpy(),
-        iterations=int(result.iterations[0]),
-        residual_norms=result.residual_norms[:, 0].cpu().numpy(),
+        iterations=iterations,
+        residual_norms=result.residual_norms[: iterations + 1, 0].cpu().numpy(),
         status=result.status[0],
     )

@@ -77,17 +77,20 @@ class UNet(nn.Module):
 
 
 class UNetPreconditioner:
-    """The U-Net as a preconditioner: M(r) = (|r| / a) U(r / |r|, distance to the network).
+    """The U-Net as a preconditioner: M(r) = (|r| / a) U(r / |r|, d / L).
 
     |r| is the root mean square of r, and a that of the diagonal of A_33: M scales with r, and with
-    1 / A. It is not linear, which takes a flexible Krylov method.
+    1 / A. d is the distance to the network and L the longest side of the box, so that no unit of
+    length matters. M is not linear, which takes a flexible Krylov method.
 
     Attributes:
         model: The network; runs in its own dtype whatever that of the residuals.
+        mixed_precision: Whether its convolutions run in bfloat16.
     """
 
-    def __init__(self, model: UNet) -> None:
+    def __init__(self, model: UNet, *, mixed_precision: bool = False) -> None:
         self.model = model
+        self.mixed_precision = mixed_precision
 
     def setup(
         self, systems: Sequence[ReducedSystem], batch: SystemBatch
@@ -95,11 +98,23 @@ class UNetPreconditioner:
         """Compute geometry and scale, and return the map r -> M r (see `Preconditioner`).
 
         Raises:
-            ValueError: If the systems do not live on a structured box.
+            ValueError: If the systems do not live on structured boxes of one shape, or not on the
+                device of the model.
         """
-        distances = np.stack([distance_to_network(system) for system in systems])
+        shapes = {_grid_of(system).shape for system in systems}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"got systems on grids of {sorted(shapes)} nodes; wanted one shape in a batch. "
+                "Batch each on its own."
+            )
         parameter = next(self.model.parameters())
         device, dtype = parameter.device, parameter.dtype
+        if device != batch.g.device:
+            raise ValueError(
+                f"got a model on {device} and systems on {batch.g.device}; wanted one device. "
+                "Move the model, or name its device where you solve."
+            )
+        distances = np.stack([distance_to_network(system) for system in systems])
         geometry = torch.tensor(distances, dtype=dtype, device=device)[:, None]
         diagonals = np.stack([system.A_33.diagonal() for system in systems])
         scale = torch.tensor(np.sqrt(np.mean(diagonals**2, axis=1))).to(batch.g)[:, None]
@@ -110,7 +125,9 @@ class UNetPreconditioner:
             size = r.square().mean(dim=1, keepdim=True).sqrt()
             unit = r / torch.where(size > 0, size, 1.0)
             channel = unit[:, dof_of_node].to(dtype).reshape(geometry.shape)
-            output = self.model(torch.cat([channel, geometry], dim=1))
+            inputs = torch.cat([channel, geometry], dim=1)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision):
+                output = self.model(inputs)
             correction = output.reshape(len(r), -1)[:, node_of_dof].to(r.dtype)
             return size / scale * correction
 
@@ -124,7 +141,7 @@ def distance_to_network(system: ReducedSystem) -> NDArray[np.float64]:
         system: A system on a structured box.
 
     Returns:
-        Shape of the grid, in units of length.
+        Shape of the grid, in units of the longest side of the box.
 
     Raises:
         ValueError: If the system has no grid.
@@ -132,7 +149,7 @@ def distance_to_network(system: ReducedSystem) -> NDArray[np.float64]:
     grid = _grid_of(system)
     index = np.moveaxis(np.indices(grid.shape), 0, -1)
     distances, _ = KDTree(system.points).query(grid.lower + grid.cell_size * index)
-    return distances
+    return distances / np.max(grid.cell_size * (np.array(grid.shape) - 1))
 
 
 def _grid_of(system: ReducedSystem) -> Grid:

@@ -38,3 +38,5 @@ from .solvers import SolverError as SolverError
 from .solvers import solve as solve
 from .tensors import ReducedTensors as ReducedTensors
 from .tensors import to_torch as to_torch
+
+__version__: str

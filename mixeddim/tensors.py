@@ -10,10 +10,19 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from mixeddim.atomic import replacing
 from mixeddim.grid import Grid
 from mixeddim.reduction import ReducedSystem
 
-__all__ = ["Grid", "ReducedSystem", "ReducedTensors", "SymmetricProduct", "sparse_csr", "to_torch"]
+__all__ = [
+    "Grid",
+    "ReducedSystem",
+    "ReducedTensors",
+    "SymmetricProduct",
+    "replacing",
+    "sparse_csr",
+    "to_torch",
+]
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,6 +102,59 @@ def test_sines_are_differentiable_in_the_preconditioner():
     assert torch.autograd.gradcheck(loss, (weight,))
 
 
+def gradients(checkpoint, model, loss):
+    model.zero_grad()
+    value = loss(checkpoint)
+    value.backward()
+    return value.detach(), [p.grad.clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_checkpoints_change_memory_not_gradients(autocast):
+    """With the autocast state of the forward pass, which sets what is computed again."""
+    A, b = random_systems(3, 12)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(12, 30), torch.nn.Tanh(), torch.nn.Linear(30, 12))
+    model = model.to(torch.float32 if autocast else torch.float64)
+    dtype = next(model.parameters()).dtype
+    kept = []
+
+    def precondition(v):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return v + model(v.to(dtype)).double()
+
+    def loss(checkpoint):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            return krylov_sines(times(A), b, precondition, 6, checkpoint=checkpoint).mean()
+
+    plain, expected = gradients(False, model, loss)
+    activations = sum(t.shape[-1] == 30 for t in kept)
+    kept.clear()
+    checkpointed, got = gradients(True, model, loss)
+    assert activations > 0
+    assert not any(t.shape[-1] == 30 for t in kept)
+    assert checkpointed == plain
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_sines_of_what_is_not_finite_are_nan():
+    """So that a loss made of them is not finite either, and training stops."""
+    A, b = random_systems(3, 10)
+
+    def poison(v):
+        return torch.where(torch.tensor([[False], [True], [False]]), torch.inf, v)
+
+    sines = krylov_sines(times(A), b, poison, 4)
+    assert torch.isnan(sines[:, 1]).all()
+    assert torch.isfinite(sines[:, [0, 2]]).all()
+
+
+def test_sines_are_one_after_the_solution():
+    b = random_systems(2, 3)[1]
+    sines = krylov_sines(lambda v: 2.0 * v, b, no_preconditioner, 5)
+    assert sines.tolist() == [[0.0, 0.0]] + 4 * [[1.0, 1.0]]
+
+
 def test_a_batch_equals_its_systems_one_by_one():
     A, b = random_systems(5, 30)
     b = b * torch.logspace(-8, 8, 5, dtype=torch.float64)[:, None]
@@ -181,6 +234,7 @@ def test_one_failed_system_leaves_the_others_alone():
     ({"rtol": -1.0}, "got rtol=-1.0"),
     ({"max_iterations": 0}, "got 0 steps"),
     ({"restart": 0}, "got restart=0"),
+    ({"precondition": lambda v: v[:, :1]}, r"got shape \(1, 1\) on cpu from the precond.*\(1, 2\)"),
 ])  # fmt: skip
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,208 @@
+"""What the Krylov methods share: the loop from true residual to true residual, and its result.
+
+A method is a cycle: a number of steps from a residual to a correction. Recurrences drift from the
+truth, so that each cycle ends with b - A x computed anew; where that is still too large and yet
+falling, the next cycle starts from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import torch
+
+__all__ = [
+    "Cycle",
+    "KrylovResult",
+    "LinearMap",
+    "RunCycle",
+    "Status",
+    "check",
+    "or_one",
+    "precondition_in",
+    "solve_by_cycles",
+]
+
+type LinearMap = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Status(Enum):
+    """How the solve of a system ended, and what to try next."""
+
+    CONVERGED = "converged"
+    MAX_ITERATIONS = "stopped at max_iterations: raise it, or use a stronger preconditioner"
+    STAGNATED = (
+        "the true residual stopped falling above the tolerance: raise rtol, use float64 vectors, "
+        "or a preconditioner that is not singular"
+    )
+    NOT_FINITE = "the operator or the preconditioner returned NaN or infinity: check its input"
+    NOT_DEFINITE = (
+        "the operator or the preconditioner is not positive definite, which conjugate gradients "
+        "need: use fgmres"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class KrylovResult:
+    """The outcome of a batched Krylov solve.
+
+    Attributes:
+        x: Solutions, shape (batch, n); the last finite iterate of a system that failed.
+        iterations: Steps that each system took, shape (batch,).
+        residual_norms: Norms after each step by the recurrence, the initial one first, shape
+            (steps + 1, batch); constant once a system has stopped.
+        sines: Ratio of the residual norms after and before each step, shape (steps, batch); 1 once
+            a system has stopped. For FGMRES they are the sines of its Givens rotations, at most 1;
+            the residuals of conjugate gradients may grow.
+        true_residual_norms: Norms of b - A x, shape (batch,).
+        status: How each system ended.
+    """
+
+    x: torch.Tensor
+    iterations: torch.Tensor
+    residual_norms: torch.Tensor
+    sines: torch.Tensor
+    true_residual_norms: torch.Tensor
+    status: tuple[Status, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Cycle:
+    """What a cycle yields: lists have an entry a step, tensors one for each system."""
+
+    correction: torch.Tensor
+    residual_norms: list[torch.Tensor]
+    sines: list[torch.Tensor]
+    iterations: torch.Tensor
+    not_finite: torch.Tensor
+    not_definite: torch.Tensor
+
+
+class RunCycle(Protocol):
+    """Steps of one method, at least one and at most `num_steps`, for the active systems."""
+
+    def __call__(
+        self,
+        residual: torch.Tensor,
+        num_steps: int,
+        active: torch.Tensor,
+        tolerance: torch.Tensor,
+        /,
+    ) -> Cycle:
+        """Start from a residual (batch, n); stop systems (batch,) at or below the tolerance."""
+        ...
+
+
+def solve_by_cycles(
+    run_cycle: RunCycle,
+    apply: LinearMap,
+    b: torch.Tensor,
+    *,
+    rtol: float,
+    max_iterations: int,
+    restart: int | None = None,
+) -> KrylovResult:
+    """Solve a batch of systems A x = b from zero, by cycles of a method.
+
+    Args:
+        run_cycle: The method.
+        apply: A, from (batch, n) to (batch, n).
+        b: Right-hand sides, shape (batch, n).
+        rtol: Wanted norm of b - A x, in units of the norm of b.
+        max_iterations: Where to give up.
+        restart: Longest cycle; without a limit by default.
+
+    Raises:
+        ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
+    """
+    check(b, rtol, max_iterations, restart)
+    x, residual = torch.zeros_like(b), b
+    true_norms = torch.linalg.vector_norm(b, dim=1)
+    tolerance = rtol * true_norms
+    residual_norms = [true_norms]
+    sines: list[torch.Tensor] = []
+    iterations = torch.zeros(len(b), dtype=torch.int64, device=b.device)
+    stagnated = torch.zeros_like(iterations, dtype=torch.bool)
+    not_finite, not_definite = torch.zeros_like(stagnated), torch.zeros_like(stagnated)
+
+    while len(sines) < max_iterations:
+        active = (true_norms > tolerance) & ~(stagnated | not_finite | not_definite)
+        if not active.any():
+            break
+        steps = min(restart or max_iterations, max_iterations - len(sines))
+        cycle = run_cycle(residual, steps, active, tolerance)
+        x = x + cycle.correction
+        residual = b - apply(x)
+        norms_before, true_norms = true_norms, torch.linalg.vector_norm(residual, dim=1)
+        # A cycle that ended of itself, converged by its recurrence or broken down, has to have
+        # lowered the true residual; where it has not, another one will not either.
+        ended = (cycle.iterations < steps) | (cycle.residual_norms[-1] <= tolerance)
+        stagnated = stagnated | (
+            active & ended & (true_norms > tolerance) & (true_norms > norms_before / 2)
+        )
+        not_finite = not_finite | cycle.not_finite
+        not_definite = not_definite | cycle.not_definite
+        iterations = iterations + cycle.iterations
+        residual_norms += cycle.residual_norms
+        sines += cycle.sines
+
+    ends = zip(true_norms <= tolerance, not_finite, not_definite, stagnated, strict=True)
+    return KrylovResult(
+        x,
+        iterations,
+        torch.stack(residual_norms),
+        torch.stack(sines) if sines else b.new_empty(0, len(b)),
+        true_norms,
+        tuple(_status(*(bool(flag) for flag in flags)) for flags in ends),
+    )
+
+
+def precondition_in(precondition: LinearMap, v: torch.Tensor) -> torch.Tensor:
+    """Return M v in the dtype of v.
+
+    Raises:
+        ValueError: If M returns another shape, or on another device.
+    """
+    z = precondition(v)
+    if z.shape != v.shape or z.device != v.device:
+        raise ValueError(
+            f"got shape {tuple(z.shape)} on {z.device} from the preconditioner; wanted "
+            f"{tuple(v.shape)} on {v.device}, as it was given. Correct its last reshape or `to`."
+        )
+    return z.to(v.dtype)
+
+
+def or_one(values: torch.Tensor) -> torch.Tensor:
+    """Replace zeros by ones: what is divided by them is zero itself."""
+    return torch.where(values > 0, values, 1.0)
+
+
+def check(b: torch.Tensor, rtol: float, max_iterations: int, restart: int | None) -> None:
+    """Check what a user passes to a method (see `solve_by_cycles`)."""
+    if b.ndim != 2 or not b.is_floating_point():
+        raise ValueError(
+            f"got b of shape {tuple(b.shape)} and {b.dtype}; wanted (batch, n) in float32 or "
+            "float64. Use b[None] for a single system."
+        )
+    if not torch.isfinite(b).all():
+        bad = torch.isfinite(b).all(dim=1).logical_not().nonzero().ravel().tolist()
+        raise ValueError(f"got NaN or infinity in the right-hand sides {bad}; wanted numbers.")
+    if not 0.0 <= rtol < 1.0:
+        raise ValueError(f"got rtol={rtol}; wanted at least 0 and less than 1.")
+    if max_iterations < 1:
+        raise ValueError(f"got {max_iterations} steps; wanted at least one.")
+    if restart is not None and restart < 1:
+        raise ValueError(f"got restart={restart}; wanted a positive number, or None for never.")
+
+
+def _status(is_solved: bool, not_finite: bool, not_definite: bool, stagnated: bool) -> Status:
+    if is_solved:
+        return Status.CONVERGED
+    if not_finite:
+        return Status.NOT_FINITE
+    if not_definite:
+        return Status.NOT_DEFINITE
+    return Status.STAGNATED if stagnated else Status.MAX_ITERATIONS

@@ -1,0 +1,336 @@
+"""Measure preconditioners on unseen problems: iterations, sines, and both by epoch of training.
+
+Each problem gets one right-hand side per family from generators of its own, seeded by the problem
+and the family: the same for every preconditioner, and whichever others are solved beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from learning.data import FAMILIES, Dataset, Problem, right_hand_side
+from learning.krylov import KrylovResult, Status, fgmres
+from learning.operators import SystemBatch, batch_systems
+from learning.preconditioner import Preconditioner
+from learning.results import DataSummary, EpochResult, Evaluation, Measurement, SineProfile
+from learning.unet import UNetPreconditioner
+from learning.weights import load_weights
+
+__all__ = ["evaluate", "evaluate_epochs", "sine_profile"]
+
+# Residuals below, in units of the first one, are rounding, and so are the sines that follow.
+ROUNDING = 1e-12
+
+
+def evaluate(
+    preconditioners: Mapping[str, Preconditioner],
+    problems: Sequence[Problem],
+    *,
+    num_problems: int | None = None,
+    families: Sequence[str] = FAMILIES,
+    rtol: float = 1e-6,
+    max_iterations: int = 250,
+    seed: int = 0,
+    batch_size: int = 10,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Evaluation:
+    """Solve problems by unrestarted FGMRES with each preconditioner, vectors in float64.
+
+    Args:
+        preconditioners: Name -> preconditioner, living on `device`.
+        problems: A data set, or any problems on one grid.
+        num_problems: How many, from the first; all by default, or if there are fewer.
+        families: Families of right-hand sides, of `learning.data.FAMILIES`.
+        rtol: Wanted norm of the true residual, in units of the right-hand side's norm.
+        max_iterations: Where to give up.
+        seed: Of the right-hand sides.
+        batch_size: Problems solved together; bounds the memory, and changes no result.
+        device: Where to solve.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: If there is no problem, or no such family.
+    """
+    num_problems = _number_of(problems, num_problems)
+    _check_families(families)
+    collected: dict[str, dict[str, list[tuple[KrylovResult, float]]]] = {
+        family: {name: [] for name in preconditioners} for family in families
+    }
+    total = num_problems * len(families) * len(preconditioners)
+    with tqdm(total=total, disable=not progress, unit="system", desc="solving") as bar:
+        for indices, batch_problems, batch in _batches(problems, num_problems, batch_size, device):
+            systems = [problem.reduced for problem in batch_problems]
+            right_hand_sides = {
+                family: _right_hand_sides(batch_problems, indices, family, seed, batch)
+                for family in families
+            }
+            for name, preconditioner in preconditioners.items():
+                precondition, setup_time = _timed(preconditioner.setup, batch, systems, batch)
+                for family, b in right_hand_sides.items():
+                    bar.set_postfix_str(f"{name}, {family}")
+                    result, solve_time = _timed(
+                        fgmres,
+                        batch,
+                        batch.apply,
+                        b,
+                        precondition,
+                        rtol=rtol,
+                        max_iterations=max_iterations,
+                    )
+                    collected[family][name].append((result, setup_time + solve_time))
+                    bar.update(len(indices))
+    return Evaluation(
+        data=_summary(problems, num_problems),
+        rtol=rtol,
+        max_iterations=max_iterations,
+        seed=seed,
+        torch_version=torch.__version__,
+        device=_describe(device),
+        measurements={
+            family: {name: _measurement(runs, max_iterations) for name, runs in by_name.items()}
+            for family, by_name in collected.items()
+        },
+    )
+
+
+def sine_profile(
+    preconditioner: Preconditioner,
+    problems: Sequence[Problem],
+    *,
+    num_problems: int | None = None,
+    family: str = "canonical",
+    window: int = 10,
+    num_steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 10,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> SineProfile:
+    """Record the sines of FGMRES over a fixed number of steps, whatever the residual.
+
+    A solve to a tolerance would stop strong preconditioners inside the window over which sines
+    are averaged and lines are fitted: here nothing stops before rounding does.
+
+    Args:
+        preconditioner: Lives on `device`.
+        problems: As in `evaluate`, which uses the same right-hand sides.
+        num_problems: As in `evaluate`.
+        family: Family of right-hand sides.
+        window: Steps m over which means and fits are taken.
+        num_steps: Steps to record; three windows by default.
+        seed: As in `evaluate`.
+        batch_size: As in `evaluate`.
+        device: As in `evaluate`.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: If there is no problem, no such family, or fewer steps than the window has.
+    """
+    num_steps = 3 * window if num_steps is None else num_steps
+    if not 1 <= window <= num_steps:
+        raise ValueError(
+            f"got a window of {window} in {num_steps} steps; wanted 1 <= window <= num_steps."
+        )
+    num_problems = _number_of(problems, num_problems)
+    _check_families([family])
+    sines = []
+    with tqdm(total=num_problems, disable=not progress, unit="system", desc="sines") as bar:
+        for indices, batch_problems, batch in _batches(problems, num_problems, batch_size, device):
+            b = _right_hand_sides(batch_problems, indices, family, seed, batch)
+            with torch.no_grad():
+                systems = [problem.reduced for problem in batch_problems]
+                precondition = preconditioner.setup(systems, batch)
+                result = fgmres(batch.apply, b, precondition, rtol=0.0, max_iterations=num_steps)
+            sines.append(_meaningful_sines(result, num_steps))
+            bar.update(len(indices))
+    return SineProfile(
+        data=_summary(problems, num_problems),
+        family=family,
+        seed=seed,
+        window=window,
+        sines=np.concatenate(sines),
+    )
+
+
+def evaluate_epochs(
+    run_folder: str | os.PathLike[str],
+    problems: Sequence[Problem],
+    *,
+    epochs: Sequence[int] | None = None,
+    num_problems: int | None = 20,
+    family: str = "canonical",
+    window: int = 10,
+    rtol: float = 1e-6,
+    max_iterations: int = 250,
+    seed: int = 0,
+    batch_size: int = 10,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> tuple[EpochResult, ...]:
+    """Measure the weights after each epoch of a training run.
+
+    Args:
+        run_folder: Folder of the run, with `epochs/0000.safetensors` and so on.
+        problems: As in `evaluate`.
+        epochs: Which ones; all that are there by default.
+        num_problems: As in `evaluate`; few are enough to see a trend.
+        family: Family of right-hand sides.
+        window: Steps m over which means and fits are taken.
+        rtol: As in `evaluate`, as are the arguments that follow.
+        max_iterations: Where to give up.
+        seed: Of the right-hand sides.
+        batch_size: Problems solved together.
+        device: Where to solve.
+        progress: Whether to show a bar.
+
+    Returns:
+        One entry an epoch, in order.
+
+    Raises:
+        ValueError: If the folder has no weights by epoch, or lacks one of those asked for.
+    """
+    folder = Path(run_folder) / "epochs"
+    files = {int(file.stem): file for file in folder.glob("*.safetensors")}
+    chosen = sorted(files) if epochs is None else sorted(set(epochs))
+    if not chosen or set(chosen) - set(files):
+        raise ValueError(
+            f"got epochs {chosen} of {folder}, which holds {sorted(files)}; wanted at least one "
+            "epoch, all of them there. Pass the folder of a training run."
+        )
+    common: dict[str, Any] = {
+        "num_problems": num_problems,
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": device,
+        "progress": False,
+    }
+    results = []
+    for epoch in tqdm(chosen, disable=not progress, unit="epoch", desc="by epoch"):
+        model = load_weights(files[epoch]).model.to(device)
+        preconditioner = UNetPreconditioner(model)
+        solved = evaluate(
+            {"unet": preconditioner},
+            problems,
+            families=[family],
+            rtol=rtol,
+            max_iterations=max_iterations,
+            **common,
+        )
+        profile = sine_profile(
+            preconditioner, problems, family=family, window=window, num_steps=window, **common
+        )
+        results.append(EpochResult(epoch, profile, solved.measurements[family]["unet"]))
+    return tuple(results)
+
+
+# --- Batches ----------------------------------------------------------------------------------
+
+
+def _batches(
+    problems: Sequence[Problem], num_problems: int, batch_size: int, device: torch.device | str
+) -> Iterator[tuple[range, list[Problem], SystemBatch]]:
+    for start in range(0, num_problems, batch_size):
+        indices = range(start, min(start + batch_size, num_problems))
+        chosen = [problems[index] for index in indices]
+        systems = [problem.reduced for problem in chosen]
+        yield indices, chosen, batch_systems(systems, torch.float64, device)
+
+
+def _right_hand_sides(
+    problems: Sequence[Problem], indices: range, family: str, seed: int, batch: SystemBatch
+) -> torch.Tensor:
+    number = FAMILIES.index(family)
+    rows = [
+        right_hand_side(problem, family, np.random.default_rng([seed, index, number]))
+        for problem, index in zip(problems, indices, strict=True)
+    ]
+    return torch.tensor(np.stack(rows)).to(batch.g)
+
+
+def _timed[**P, T](
+    function: Callable[P, T], batch: SystemBatch, *args: P.args, **kwargs: P.kwargs
+) -> tuple[T, float]:
+    """Call a function without gradients; returns its result and its wall time in seconds."""
+    if batch.g.is_cuda:
+        torch.cuda.synchronize(batch.g.device)
+    began = time.perf_counter()
+    with torch.no_grad():
+        result = function(*args, **kwargs)
+    if batch.g.is_cuda:
+        torch.cuda.synchronize(batch.g.device)
+    return result, time.perf_counter() - began
+
+
+# --- What a batch yields ----------------------------------------------------------------------
+
+
+def _measurement(runs: Sequence[tuple[KrylovResult, float]], max_iterations: int) -> Measurement:
+    iterations, statuses, histories = [], [], []
+    for result, _ in runs:
+        solved = torch.tensor([status is Status.CONVERGED for status in result.status])
+        iterations.append(torch.where(solved, result.iterations.cpu(), max_iterations).numpy())
+        statuses += [status.name for status in result.status]
+        histories.append((result.residual_norms / result.residual_norms[0]).cpu().numpy().T)
+    length = max(history.shape[1] for history in histories)
+    history = np.concatenate(
+        [np.pad(h, ((0, 0), (0, length - h.shape[1])), mode="edge") for h in histories]
+    )
+    return Measurement(
+        iterations=np.concatenate(iterations),
+        failures={i: name for i, name in enumerate(statuses) if name != Status.CONVERGED.name},
+        mean_log10_residuals=np.log10(np.maximum(history, ROUNDING)).mean(axis=0),
+        seconds=sum(seconds for _, seconds in runs) / len(statuses),
+    )
+
+
+def _meaningful_sines(result: KrylovResult, num_steps: int) -> NDArray[np.float64]:
+    """Return the sines, shape (batch, num_steps), NaN from where a system has nothing to do."""
+    sines = result.sines.cpu().numpy().T
+    before = np.cumprod(np.hstack([np.ones((len(sines), 1)), sines[:, :-1]]), axis=1)
+    steps = np.arange(1, sines.shape[1] + 1)
+    running = (steps <= result.iterations.cpu().numpy()[:, None]) & (before > ROUNDING)
+    kept = np.where(running, sines, np.nan)
+    return np.pad(kept, ((0, 0), (0, num_steps - kept.shape[1])), constant_values=np.nan)
+
+
+def _summary(problems: Sequence[Problem], num_problems: int) -> DataSummary:
+    if not isinstance(problems, Dataset):
+        return DataSummary(num_problems)
+    distribution = asdict(problems.distribution)
+    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in distribution.items()}
+    return DataSummary(num_problems, problems.content_hash, problems.seed, plain)
+
+
+def _describe(device: torch.device | str) -> str:
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type.upper()} ({threads} thread{'s' if threads > 1 else ''})"
+
+
+def _number_of(problems: Sequence[Problem], num_problems: int | None) -> int:
+    available = len(problems)
+    wanted = available if num_problems is None else min(num_problems, available)
+    if wanted < 1:
+        raise ValueError(
+            f"got {available} problems, of which to take {num_problems}; wanted at least one."
+        )
+    return wanted
+
+
+def _check_families(families: Sequence[str]) -> None:
+    unknown = [family for family in families if family not in FAMILIES]
+    if unknown or not families:
+        raise ValueError(f"got families {list(families)}; wanted some of {FAMILIES}.")

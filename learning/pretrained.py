@@ -1,0 +1,100 @@
+"""Preconditioners that come trained: with the package, or from a training run of one's own."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+
+import torch
+
+from learning.preconditioner import Preconditioner
+from learning.unet import UNetPreconditioner
+from learning.weights import load_weights
+
+__all__ = ["PRETRAINED", "load_preconditioner", "load_pretrained", "pretrained_card"]
+
+PRETRAINED: dict[str, str] = {}
+"""SHA-256 of the tensors of each model in learning/pretrained_weights, by name.
+
+A file that was exchanged is noticed: the hash inside it may fit its tensors, this one does not. The
+README of that folder says how to add a model.
+"""
+
+_FOLDER = resources.files("learning") / "pretrained_weights"
+
+
+def load_pretrained(name: str, device: torch.device | str = "cpu") -> Preconditioner:
+    """Load a preconditioner that comes with the package.
+
+    Args:
+        name: One of `PRETRAINED`; `pretrained_card(name)` says what it was trained on.
+        device: Where it is to run, the device of `learning.solve`.
+
+    Raises:
+        FileNotFoundError: If the package was installed without its weights.
+        ValueError: If there is no such model or device, or if the file does not hold the weights
+            that this version of the package ships.
+    """
+    _check_name(name)
+    with resources.as_file(_FOLDER / f"{name}.safetensors") as path:
+        return _load(path, device, PRETRAINED[name])
+
+
+def load_preconditioner(
+    path: str | os.PathLike[str], device: torch.device | str = "cpu"
+) -> Preconditioner:
+    """Load a preconditioner from a file of weights, such as the `best.safetensors` of a run.
+
+    Args:
+        path: File written by training or by `learning.save_weights`.
+        device: Where it is to run, the device of `learning.solve`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no complete weights (see `learning.load_weights`), or if there is
+            no such device.
+    """
+    return _load(path, device)
+
+
+def pretrained_card(name: str) -> str:
+    """Return the model card of a preconditioner that comes with the package, in Markdown.
+
+    It states data, protocol, hardware, time, metrics and limits.
+
+    Args:
+        name: One of `PRETRAINED`.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    _check_name(name)
+    return (_FOLDER / f"{name}.md").read_text(encoding="utf-8")
+
+
+def _check_name(name: str) -> None:
+    if name not in PRETRAINED:
+        raise ValueError(
+            f"got name={name!r}; wanted one of {sorted(PRETRAINED)}. For weights in a file of your "
+            "own use load_preconditioner(path)."
+        )
+
+
+def _load(
+    path: str | os.PathLike[str], device: torch.device | str, sha256: str | None = None
+) -> Preconditioner:
+    weights = load_weights(path)
+    if sha256 is not None and weights.sha256 != sha256:
+        raise ValueError(
+            f"got weights of SHA-256 {weights.sha256} in {os.fspath(path)!r}; wanted {sha256}, "
+            "those of this version of the package. Install it again, or use "
+            "load_preconditioner(path) if you mean these weights."
+        )
+    try:
+        model = weights.model.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch raises both for devices it lacks
+        raise ValueError(
+            f"got device={str(device)!r}, which PyTorch cannot use here ({error}); wanted one that "
+            "it can, such as 'cpu'. Choose that, or install PyTorch for your accelerator."
+        ) from error
+    return UNetPreconditioner(model)

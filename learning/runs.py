@@ -1,0 +1,140 @@
+"""The folder of a training run: what it holds, and how a killed run is found again.
+
+- configuration.json: the stage, the data and the weights it started from
+- history.csv: one row an epoch
+- best.safetensors: weights of the lowest validation loss
+- last.safetensors: weights of the last epoch
+- epochs/0012.safetensors: weights after some epochs, 0000 those before the first
+- state.pt: what it takes to go on, optimiser included
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from learning.unet import UNet
+from learning.weights import save_weights
+from mixeddim.tensors import replacing
+
+__all__ = ["COLUMNS", "RunFolder", "TrainingState"]
+
+COLUMNS = ("epoch", "training_loss", "validation_loss", "learning_rate", "seconds")
+"""Columns of history.csv; seconds are those of the epoch, all processes working."""
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """What changes while training.
+
+    Attributes:
+        model: The network.
+        optimizer: Its optimiser.
+        epoch: Epochs that are finished.
+        batch: Batches of the next epoch that are finished.
+        loss_sum: Sum of their losses, over samples.
+        seconds: Time spent on them.
+        history: A row of `COLUMNS` for each finished epoch.
+    """
+
+    model: UNet
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+MOST_WEIGHTS = 30  # in the folder of epochs, 4 MB each
+_NUMBERS = ("epoch", "batch", "loss_sum", "seconds", "history")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run.
+
+    Attributes:
+        path: The folder.
+        configuration: All that the result depends on, as plain numbers and strings.
+    """
+
+    path: Path
+    configuration: Mapping[str, Any]
+
+    @property
+    def best(self) -> Path:
+        """Weights of the lowest validation loss."""
+        return self.path / "best.safetensors"
+
+    @property
+    def _epochs_between_weights(self) -> int:
+        return -(-self.configuration["num_epochs"] // MOST_WEIGHTS)
+
+    def open(self) -> None:
+        """Create the folder, or make sure that it holds this very run.
+
+        Raises:
+            ValueError: If it holds another one.
+        """
+        file = self.path / "configuration.json"
+        wanted = json.loads(json.dumps(self.configuration))
+        if not file.exists():
+            with replacing(file) as part:
+                part.write_text(json.dumps(wanted, indent=2) + "\n")
+            return
+        got = json.loads(file.read_text())
+        differing = sorted(k for k in {*got, *wanted} if got.get(k) != wanted.get(k))
+        if differing:
+            raise ValueError(
+                f"got the folder {self.path}, which holds a run with other {differing}; wanted an "
+                "empty one or one of the same run. Name another folder, or remove this one."
+            )
+
+    def load(self, state: TrainingState, device: torch.device) -> bool:
+        """Take up where the last process stopped; returns whether there was anything."""
+        file = self.path / "state.pt"
+        if not file.exists():
+            return False
+        content = torch.load(file, map_location=device, weights_only=True)
+        state.model.load_state_dict(content["model"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        for name in _NUMBERS:
+            setattr(state, name, content[name])
+        return True
+
+    def save(self, state: TrainingState) -> None:
+        """Write what it takes to go on from here."""
+        content: dict[str, Any] = {name: getattr(state, name) for name in _NUMBERS}
+        content |= {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
+        with replacing(self.path / "state.pt") as part:
+            torch.save(content, part)
+
+    def save_epoch(self, state: TrainingState) -> None:
+        """Write weights and history after an epoch, the state last: a kill repeats the epoch."""
+        losses = [row["validation_loss"] for row in state.history]
+        about = {"epoch": str(state.epoch), "training": json.dumps(self.configuration)}
+        files = []
+        if state.epoch % self._epochs_between_weights == 0:
+            files.append(self.path / "epochs" / f"{state.epoch:04d}.safetensors")
+        if losses:
+            about["validation_loss"] = repr(losses[-1])
+            files.append(self.path / "last.safetensors")
+            if losses[-1] == min(losses):
+                files.append(self.best)
+        for file in files:
+            save_weights(state.model, file, about)
+        with (
+            replacing(self.path / "history.csv") as part,
+            part.open("w", newline="") as stream,
+        ):
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+            writer.writerows(state.history)
+        self.save(state)

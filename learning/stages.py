@@ -1,0 +1,105 @@
+"""The stages of training: what each one minimises, on how many problems, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from learning.data import FAMILIES
+
+__all__ = ["LOSSES", "STAGES", "Stage"]
+
+LOSSES = ("residual", "sine", "log_sine", "hybrid")
+"""The losses of `learning.losses`, by their names without the suffix."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a training stage does.
+
+    Attributes:
+        loss: One of `LOSSES`.
+        num_problems: Problems to train on, the first ones of the data set.
+        num_validation: Problems to validate on, the ones that follow.
+        families: Right-hand sides of each problem in an epoch, of `learning.data.FAMILIES`;
+            physical and random ones are drawn anew every epoch.
+        num_epochs: Passes through the samples.
+        batch_size: Samples in a step, over all processes.
+        learning_rate: Of Adam in the first step; falls to zero along a cosine.
+        num_steps: Krylov steps m in the losses of sines.
+        mixed_precision: Whether the convolutions run in bfloat16.
+        checkpoint: Whether activations are computed again in the backward pass, to save memory.
+        seed: Of the initial weights, the order of the samples and the right-hand sides.
+
+    Raises:
+        ValueError: If a field is out of range.
+    """
+
+    loss: str
+    num_problems: int
+    num_validation: int
+    families: tuple[str, ...]
+    num_epochs: int
+    batch_size: int
+    learning_rate: float = 1e-3
+    num_steps: int = 10
+    mixed_precision: bool = False
+    checkpoint: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"got the loss {self.loss!r}; wanted one of {LOSSES}.")
+        if not self.families or set(self.families) - set(FAMILIES):
+            raise ValueError(f"got right-hand sides {self.families}; wanted some of {FAMILIES}.")
+        for name in ("num_problems", "num_validation", "num_epochs", "batch_size", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"got {name}={getattr(self, name)}; wanted at least one.")
+        if not self.learning_rate > 0.0:
+            raise ValueError(f"got learning_rate={self.learning_rate}; wanted a positive number.")
+
+
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        # arXiv:2507.15452, Tables 2 and 3.
+        "paper-static": Stage(
+            loss="residual",
+            num_problems=480,
+            num_validation=120,
+            families=("canonical", "random", "random", "random", "random"),
+            num_epochs=250,
+            batch_size=5,
+        ),
+        "paper-dynamic": Stage(
+            loss="sine",
+            num_problems=100,
+            num_validation=20,
+            families=("canonical",),
+            num_epochs=150,
+            batch_size=20,
+        ),
+        # For an hour or two on two cores, on all families: what the shipped weights come from.
+        "short-static": Stage(
+            loss="residual",
+            num_problems=480,
+            num_validation=40,
+            families=("canonical", "physical", "random", "random"),
+            num_epochs=5,
+            batch_size=4,
+            mixed_precision=True,
+        ),
+        "short-dynamic": Stage(
+            loss="log_sine",
+            num_problems=200,
+            num_validation=20,
+            families=("canonical", "physical", "random"),
+            num_epochs=9,
+            batch_size=4,
+            learning_rate=5e-4,
+            num_steps=8,
+            mixed_precision=True,
+        ),
+    }
+)
+"""Stages by name."""

@@ -1,0 +1,134 @@
+"""Pretrained preconditioners: those that ship, and the way they and a user's own are loaded."""
+
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import torch
+
+import learning
+import mixeddim as md
+from learning import pretrained
+from learning.pretrained import (
+    PRETRAINED,
+    load_preconditioner,
+    load_pretrained,
+    pretrained_card,
+)
+from learning.weights import load_weights, save_weights
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "learning" / "pretrained_weights"
+
+
+def problem(num_cells):
+    box = md.create_box(num_cells)
+    network = md.create_network(md.random_vascular_graph(8, 0.05, 1), box.spacing)
+    return md.reduce(md.assemble(box, network, md.Coefficients(sigma_3d=1.0)))
+
+
+@pytest.fixture(scope="module")
+def system():
+    return problem(4)
+
+
+# --- The models that ship ---------------------------------------------------------------------
+
+
+def test_each_model_has_its_weights_its_card_and_its_row_in_the_table():
+    assert {file.stem for file in FOLDER.glob("*.safetensors")} == {*PRETRAINED}
+    assert {file.stem for file in FOLDER.glob("*.md")} - {"README"} == {*PRETRAINED}
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_shipped_model_helps_on_a_grid_it_was_not_trained_on(name):
+    system = problem(8)
+    without = learning.solve(system, learning.Identity())
+    result = learning.solve(system, load_pretrained(name))
+    assert result.converged
+    assert result.iterations < without.iterations
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_shipped_model_is_small_and_says_how_it_was_trained(name):
+    file = FOLDER / f"{name}.safetensors"
+    assert file.stat().st_size < 5e6
+    assert load_weights(file).metadata["training"]
+    assert len(pretrained_card(name)) > 500
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_shipped_model_is_part_of_the_wheel(name):
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for suffix in ("safetensors", "md"):
+        file = f"pretrained_weights/{name}.{suffix}"
+        assert any(fnmatch(file, pattern) for pattern in setuptools["package-data"]["learning"])
+
+
+# --- Loading, on models made here -------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Ship an untrained model named tiny; return its file."""
+    path = tmp_path / "tiny.safetensors"
+    torch.manual_seed(0)
+    save_weights(learning.UNet(), path)
+    (tmp_path / "tiny.md").write_text("# tiny\nUntrained: ½ a model.\n", encoding="utf-8")
+    monkeypatch.setattr(pretrained, "_FOLDER", tmp_path)
+    monkeypatch.setitem(PRETRAINED, "tiny", load_weights(path).sha256)
+    return path
+
+
+@pytest.mark.parametrize(
+    "load", [lambda _: load_pretrained("tiny"), load_preconditioner], ids=["name", "path"]
+)
+def test_a_loaded_preconditioner_solves_as_the_saved_model_does(load, tiny, system):
+    wanted = learning.solve(system, learning.UNetPreconditioner(load_weights(tiny).model))
+    result = learning.solve(system, load(tiny))
+    assert result.converged
+    assert (result.x == wanted.x).all()
+
+
+def test_the_card_is_the_text_beside_the_weights(tiny):  # noqa: ARG001
+    assert pretrained_card("tiny") == "# tiny\nUntrained: ½ a model.\n"
+
+
+@pytest.mark.parametrize("function", [load_pretrained, pretrained_card])
+def test_an_unknown_name_is_answered_with_the_known_ones(function, tiny):  # noqa: ARG001
+    with pytest.raises(ValueError, match=r"got name='huge'; wanted one of \[.*'tiny'.*\]"):
+        function("huge")
+
+
+def test_exchanged_weights_are_noticed(tiny):
+    save_weights(learning.UNet(), tiny)
+    assert load_preconditioner(tiny)
+    with pytest.raises(ValueError, match=r"wanted .* those of this version of the package"):
+        load_pretrained("tiny")
+
+
+def test_damaged_weights_are_noticed(tiny):
+    tiny.write_bytes(tiny.read_bytes()[:-1])
+    for load in (lambda: load_pretrained("tiny"), lambda: load_preconditioner(tiny)):
+        with pytest.raises(ValueError, match="damaged, cut short"):
+            load()
+
+
+def test_weights_that_were_left_out_of_the_package_are_noticed(tiny):
+    tiny.unlink()
+    with pytest.raises(FileNotFoundError, match="which is no file"):
+        load_pretrained("tiny")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_an_error(device, tiny):
+    with pytest.raises(ValueError, match=f"got device='{device}', which PyTorch cannot use"):
+        load_preconditioner(tiny, device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_preconditioners_run_on_the_device_they_were_loaded_to(tiny, system):
+    on_cpu = learning.solve(system, load_preconditioner(tiny))
+    on_gpu = learning.solve(system, load_preconditioner(tiny, "cuda"), device="cuda")
+    assert on_gpu.x == pytest.approx(on_cpu.x, abs=1e-4)

@@ -1,0 +1,135 @@
+"""The commands, and the whole study in small: from data to report, resumed where it stopped."""
+
+import dataclasses
+
+import pytest
+
+import learning
+from learning import reproduction
+from learning.__main__ import main
+from learning.data import DISTRIBUTIONS
+from learning.results import load_results
+from learning.stages import STAGES, Stage
+
+TINY = dataclasses.replace(DISTRIBUTIONS["paper"], num_cells=4, num_nodes=(5, 6))
+STATIC = Stage("residual", 2, 1, ("canonical", "random"), num_epochs=1, batch_size=2)
+DYNAMIC = dataclasses.replace(STATIC, loss="sine", num_steps=2)
+
+
+@pytest.fixture
+def tiny_study(monkeypatch):
+    outside = {"murray_tree": dataclasses.replace(TINY, generators=("murray_tree",))}
+    outside["5 cells"] = dataclasses.replace(TINY, num_cells=5)
+    monkeypatch.setattr(reproduction, "DISTRIBUTIONS", {"paper": TINY})
+    monkeypatch.setattr(reproduction, "OUTSIDE", outside)
+    monkeypatch.setattr(reproduction, "STAGES", {"short-static": STATIC, "short-dynamic": DYNAMIC})
+    for name, number in {"NUM_TRAINING": 3, "NUM_TEST": 2, "NUM_OUTSIDE": 1}.items():
+        monkeypatch.setattr(reproduction, name, number)
+    generate = reproduction.generate
+    monkeypatch.setattr(
+        reproduction,
+        "generate",
+        lambda *args, **options: generate(*args, **options | {"processes": 1, "progress": False}),
+    )
+
+
+@pytest.mark.usefixtures("tiny_study")
+def test_one_command_goes_from_data_to_report(tmp_path, capsys, monkeypatch):
+    main(["reproduce", "short", str(tmp_path)])
+    assert capsys.readouterr().out == f"report: {tmp_path}/report/report.md\n"
+    results = load_results(tmp_path / "evaluation.json")
+    assert [*results.evaluations] == [reproduction.FIRST, "murray_tree", "5 cells"]
+    first, tree, _ = (e.measurements["canonical"] for e in results.evaluations.values())
+    assert [*first] == ["none", "jacobi", "static", "dynamic"]
+    assert [*tree] == ["jacobi", "static", "dynamic"]
+    assert [*results.profiles] == [*learning.FAMILIES]
+    assert [epoch.epoch for epoch in results.epochs] == [0, 1]
+    assert (
+        results.weights["dynamic"]
+        == learning.load_weights(tmp_path / "dynamic" / "best.safetensors").sha256
+    )
+    training = learning.load_dataset(tmp_path / "data" / "training.h5")
+    test = learning.load_dataset(tmp_path / "data" / "test.h5")
+    assert not {p.parameters["seed"] for p in training} & {p.parameters["seed"] for p in test}
+
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert f"python -m learning reproduce short {tmp_path}" in page
+    # What is finished is not done again.
+    for name in ("evaluate", "sine_profile", "evaluate_epochs"):
+        monkeypatch.setattr(reproduction, name, None)
+    main(["reproduce", "short", str(tmp_path)])
+    assert (tmp_path / "report" / "report.md").read_text() == page
+
+
+@pytest.mark.usefixtures("tiny_study")
+def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
+    data = reproduction.generate_test_sets(tmp_path)
+    learning.save_weights(learning.UNet(), tmp_path / "unet.safetensors")
+    weights = {"dynamic": tmp_path / "unet.safetensors"}
+    evaluate, seen = reproduction.evaluate, []
+
+    def evaluate_or_die(preconditioners, dataset, **options):
+        seen.append(dataset.distribution)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return evaluate(preconditioners, dataset, **options)
+
+    monkeypatch.setattr(reproduction, "evaluate", evaluate_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        reproduction.evaluate_data_sets(tmp_path / "results.json", data, weights)
+    results = reproduction.evaluate_data_sets(tmp_path / "results.json", data, weights)
+    assert [*results.evaluations] == [*data]
+    assert len(seen) == 1 + len(data)
+
+    learning.save_weights(learning.UNet(), tmp_path / "unet.safetensors")
+    with pytest.raises(ValueError, match="results of other weights; wanted"):
+        reproduction.evaluate_data_sets(tmp_path / "results.json", data, weights)
+
+
+def test_each_step_is_a_command(tmp_path, capsys):
+    data, run, results = (tmp_path / name for name in ("data.h5", "run", "results.json"))
+    small = "--num-cells 4 --num-problems 3 --seed 5 --processes 1"
+    main(["generate", str(data), *small.split()])
+    dataset = learning.load_dataset(data)
+    assert dataset.content_hash in capsys.readouterr().out
+    assert dataset.distribution == dataclasses.replace(DISTRIBUTIONS["paper"], num_cells=4)
+
+    short = "--num-problems 2 --num-validation 1 --num-epochs 1 --families random --seed 7"
+    main(["train", "paper-static", str(data), str(run), *short.split(), "--no-mixed-precision"])
+    best = run / "best.safetensors"
+    assert capsys.readouterr().out.strip().endswith(str(best))
+
+    main(["evaluate", str(results), "--data", f"few={data}", "--weights", f"static={best}"])
+    assert [*load_results(results).evaluations] == ["few"]
+    main(["report", str(tmp_path / "report"), str(results), "--static", str(run)])
+    assert "0.4" in (tmp_path / "report" / "report.md").read_text()  # the paper's static loss
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "paper-static", "nowhere.h5", "run"], "error: .*nowhere.h5"),
+        (["report", "page", "nowhere.json"], "error: .*nowhere.json"),
+    ],
+)
+def test_errors_end_with_their_message(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        main(arguments)
+
+
+def test_data_sets_need_names(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "r.json", "--data", "test.h5", "--weights", "a=b"])
+    assert "got 'test.h5'; wanted a name and a file, NAME=FILE" in capsys.readouterr().err
+
+
+def test_unknown_protocols_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"protocol='long'; wanted one of \['paper', 'short'\]"):
+        reproduction.reproduce("long", tmp_path)
+
+
+def test_each_protocol_has_both_stages():
+    for protocol in ("paper", "short"):
+        assert STAGES[f"{protocol}-static"].loss == "residual"
+        assert "sine" in STAGES[f"{protocol}-dynamic"].loss

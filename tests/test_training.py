@@ -1,0 +1,268 @@
+"""Training: it learns, a killed run ends as one that was not, several processes as one."""
+
+import csv
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import learning
+from learning import runs, training
+from learning.data import DISTRIBUTIONS, right_hand_side
+from learning.generation import generate
+from learning.stages import STAGES, Stage
+from learning.training import train
+from learning.weights import load_weights
+
+STATIC = Stage(
+    loss="residual",
+    num_problems=6,
+    num_validation=2,
+    families=("canonical", "random"),
+    num_epochs=2,
+    batch_size=5,
+)
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "tiny.h5"
+    tiny = dataclasses.replace(DISTRIBUTIONS["paper"], num_cells=5, num_nodes=(6, 8))
+    generate(tiny, 10, seed=3, path=path, processes=1, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(data_file):
+    return learning.load_dataset(data_file)
+
+
+@pytest.fixture(scope="module")
+def static(dataset, tmp_path_factory):
+    """A whole static stage."""
+    return train(STATIC, dataset, tmp_path_factory.mktemp("run"), progress=False)
+
+
+def tensors(file):
+    return load_weights(file).model.state_dict()
+
+
+def assert_same_weights(got, wanted):
+    for name, tensor in tensors(wanted).items():
+        torch.testing.assert_close(tensors(got)[name], tensor, rtol=0, atol=0)
+
+
+def history(folder):
+    """Return the rows of history.csv, times left out."""
+    with (folder / "history.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [*rows[0]] == [*runs.COLUMNS]
+    return [{name: float(row[name]) for name in runs.COLUMNS[:-1]} for row in rows]
+
+
+def test_a_run_leaves_weights_history_and_configuration(static, dataset):
+    files = {str(file.relative_to(static.path)) for file in static.path.rglob("*.*")}
+    assert files == {
+        "configuration.json",
+        "history.csv",
+        "best.safetensors",
+        "last.safetensors",
+        "state.pt",
+        *(f"epochs/{epoch:04d}.safetensors" for epoch in (0, 1, 2)),
+    }
+    rows = history(static.path)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[-1]["learning_rate"] < 0.1 * STATIC.learning_rate
+    best = min(rows, key=lambda row: row["validation_loss"])["epoch"]
+    assert_same_weights(static.best, static.path / "epochs" / f"{best:04.0f}.safetensors")
+    assert_same_weights(static.path / "last.safetensors", static.path / "epochs/0002.safetensors")
+    assert static.configuration["data"] == dataset.content_hash
+
+
+def test_validation_loss_is_that_of_the_problems_left_out(static, dataset):
+    model = load_weights(static.path / "last.safetensors").model
+    losses = []
+    for i in (6, 7):
+        systems = [dataset[i].reduced]
+        batch = learning.batch_systems(systems)
+        for k, family in enumerate(STATIC.families):
+            rng = np.random.default_rng([STATIC.seed, training.VALIDATION, i, k])
+            f = torch.tensor(right_hand_side(dataset[i], family, rng))[None]
+            precondition = learning.UNetPreconditioner(model).setup(systems, batch)
+            losses.append(learning.residual_loss(batch, f, precondition).item())
+    assert history(static.path)[-1]["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 4])
+def test_a_killed_run_ends_as_one_that_was_not(static, dataset, tmp_path, monkeypatch, batches):
+    """An epoch has three batches: kills in the first epoch, at its end, and in the second."""
+    left = [batches]
+    take_step = training._Trainer._step
+
+    def step_or_die(self, samples, rate):
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return take_step(self, samples, rate)
+
+    monkeypatch.setattr(training, "STATE_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Trainer, "_step", step_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            train(STATIC, dataset, tmp_path, progress=False)
+    train(STATIC, dataset, tmp_path, progress=False)
+    assert history(tmp_path) == history(static.path)
+    for name in ("last.safetensors", "best.safetensors"):
+        assert_same_weights(tmp_path / name, static.path / name)
+
+
+def test_a_finished_run_is_not_repeated(static, dataset, monkeypatch):
+    monkeypatch.setattr(training._Trainer, "run_epoch", None)
+    before = (static.path / "last.safetensors").stat().st_mtime_ns
+    train(STATIC, dataset, static.path, progress=False)
+    assert (static.path / "last.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("loss", ["sine", "log_sine", "hybrid"])
+def test_dynamic_training_lowers_iterations(dataset, tmp_path, loss):
+    """From random weights, on the tiny problems, for a few seconds."""
+    stage = Stage(
+        loss=loss,
+        num_problems=8,
+        num_validation=2,
+        families=("canonical", "random"),
+        num_epochs=5,
+        batch_size=8,
+        learning_rate=2e-3,
+        num_steps=4,
+    )
+    run = train(stage, dataset, tmp_path, progress=False)
+    problem = dataset[9]
+
+    def iterations(epoch):
+        model = load_weights(tmp_path / f"epochs/{epoch:04d}.safetensors").model
+        return learning.solve(problem.reduced, learning.UNetPreconditioner(model)).iterations
+
+    rows = history(run.path)
+    assert rows[-1]["training_loss"] < rows[0]["training_loss"]
+    assert iterations(5) < iterations(0)
+
+
+@pytest.mark.parametrize("change", ["checkpoint", "mixed_precision"])
+def test_checkpointing_and_mixed_precision_train_alike(tmp_path, change):
+    small = dataclasses.replace(DISTRIBUTIONS["paper"], num_cells=8, num_nodes=(6, 8))
+    dataset = generate(small, 3, seed=3, path=tmp_path / "8.h5", processes=1, progress=False)
+    plain = Stage("sine", 2, 1, ("random",), num_epochs=1, batch_size=2, num_steps=2)
+    changed = dataclasses.replace(plain, **{change: True})
+    losses = [
+        history(train(stage, dataset, tmp_path / str(i), progress=False).path)[0]["training_loss"]
+        for i, stage in enumerate((plain, changed))
+    ]
+    tolerance = 1e-6 if change == "checkpoint" else 0.01
+    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+    assert (losses[1] == losses[0]) == (change == "checkpoint")
+
+
+def test_grids_too_small_for_mixed_precision_are_refused(dataset, tmp_path):
+    stage = dataclasses.replace(STATIC, mixed_precision=True)
+    with pytest.raises(ValueError, match="grids of 5 cells a side; wanted at least 8"):
+        train(stage, dataset, tmp_path, progress=False)
+
+
+def test_starts_from_given_weights(static, dataset, tmp_path):
+    stage = dataclasses.replace(STATIC, num_epochs=1)
+    train(stage, dataset, tmp_path, start=static.best, progress=False)
+    assert_same_weights(tmp_path / "epochs/0000.safetensors", static.best)
+
+
+@pytest.mark.timeout(200)
+def test_two_processes_train_as_one(static, data_file, tmp_path):
+    script = (
+        "import sys; from learning.stages import Stage; from learning.training import train\n"
+        "from learning.data import load_dataset\n"
+        f"train({STATIC!r}, load_dataset(sys.argv[1]), sys.argv[2], progress=False)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    result = subprocess.run(
+        [*command, tmp_path / "script.py", data_file, tmp_path / "run"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    for got, wanted in zip(history(tmp_path / "run"), history(static.path), strict=True):
+        assert got == pytest.approx(wanted, rel=1e-4)
+
+
+def test_curves_for_tensorboard_want_the_package(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install tensorboard"):
+        train(STATIC, dataset, tmp_path, tensorboard=True, progress=False)
+
+
+def test_curves_for_tensorboard(dataset, tmp_path):
+    pytest.importorskip("tensorboard")
+    stage = dataclasses.replace(STATIC, num_epochs=1, num_problems=1, num_validation=1)
+    train(stage, dataset, tmp_path, tensorboard=True, progress=False)
+    assert [file.stat().st_size > 100 for file in (tmp_path / "tensorboard").iterdir()] == [True]
+
+
+def test_a_loss_that_is_not_finite_names_its_sample(dataset, tmp_path, monkeypatch):
+    def spoiled(problem, family, rng):
+        f = right_hand_side(problem, family, rng)
+        return 1e200 * f if problem is dataset[4] and family == "random" else f
+
+    def overflowing(batch, f, precondition):
+        return learning.residual_loss(batch, f, precondition) * f.square().sum() ** 2
+
+    monkeypatch.setattr(training, "right_hand_side", spoiled)
+    monkeypatch.setattr(training, "residual_loss", overflowing)
+    message = "epoch 1, from problem 4 with its random load; wanted numbers"
+    with pytest.raises(FloatingPointError, match=message):
+        train(STATIC, dataset, tmp_path, progress=False)
+    assert (tmp_path / "epochs/0000.safetensors").exists()
+
+
+def test_another_run_in_the_folder_is_kept(static, dataset):
+    other = dataclasses.replace(STATIC, learning_rate=0.5, seed=9)
+    with pytest.raises(ValueError, match=r"other \['learning_rate', 'seed'\]; .* another folder"):
+        train(other, dataset, static.path, progress=False)
+
+
+def test_too_few_problems_are_refused(dataset, tmp_path):
+    with pytest.raises(ValueError, match="data set of 10 problems; wanted 9 to train on and 2"):
+        train(dataclasses.replace(STATIC, num_problems=9), dataset, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "energy"}, "got the loss 'energy'; wanted one of"),
+        ({"families": ("canonical", "smooth")}, "smooth.*wanted some of"),
+        ({"families": ()}, "wanted some of"),
+        ({"batch_size": 0}, "got batch_size=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0; wanted a positive"),
+    ],
+)
+def test_wrong_stages_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(STATIC, **change)
+
+
+def test_the_papers_stages_are_those_of_its_tables():
+    static, dynamic = STAGES["paper-static"], STAGES["paper-dynamic"]
+    assert static.num_problems * len(static.families) == 2400
+    assert static.num_validation * len(static.families) == 600
+    assert (static.batch_size, static.num_epochs) == (5, 250)
+    assert (dynamic.num_problems, dynamic.num_validation) == (100, 20)
+    assert (dynamic.batch_size, dynamic.num_epochs, dynamic.num_steps) == (20, 150, 10)
