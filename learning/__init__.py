@@ -1,15 +1,8 @@
 """Neural preconditioners and a differentiable FGMRES for the problems of `mixeddim`."""
 
 from learning.conjugate_gradients import cg, flexible_cg
-from learning.data import (
-    DISTRIBUTIONS,
-    FAMILIES,
-    Dataset,
-    Problem,
-    ProblemDistribution,
-    load_dataset,
-    right_hand_side,
-)
+from learning.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
+from learning.distributions import DISTRIBUTIONS, ProblemDistribution
 from learning.evaluation import evaluate, evaluate_epochs, sine_profile
 from learning.generation import generate
 from learning.krylov import KrylovResult, Status, fgmres, krylov_sines

@@ -20,7 +20,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from learning.data import DISTRIBUTIONS, load_dataset
+from learning.data import load_dataset
+from learning.distributions import DISTRIBUTIONS
 from learning.stages import STAGES, Stage
 
 
@@ -167,7 +168,7 @@ def _add_report(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from learning.report import write_report
+    from learning.reporting import write_report
 
     page = write_report(
         options.results, options.folder, static_run=options.static, dynamic_run=options.dynamic

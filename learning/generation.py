@@ -30,19 +30,16 @@ from learning.data import (
     CSR,
     FORMAT,
     GRID,
-    LOG_UNIFORM,
     MATRICES,
     VECTORS,
     Dataset,
-    Draw,
-    ProblemDistribution,
     content_hash,
     from_parts,
     load_dataset,
-    to_json,
     to_parts,
     unit_rows,
 )
+from learning.distributions import LOG_UNIFORM, Draw, ProblemDistribution, to_json
 from mixeddim.tensors import replacing
 
 __all__ = ["draw", "generate", "inlet_loads"]

@@ -14,11 +14,12 @@ from types import MappingProxyType
 
 import torch
 
-from learning.data import DISTRIBUTIONS, FAMILIES, Dataset, ProblemDistribution, load_dataset
+from learning.data import FAMILIES, Dataset, load_dataset
+from learning.distributions import DISTRIBUTIONS, ProblemDistribution
 from learning.evaluation import evaluate, evaluate_epochs, sine_profile
 from learning.generation import generate
 from learning.preconditioner import Identity, Jacobi, Preconditioner
-from learning.report import write_report
+from learning.reporting import write_report
 from learning.results import Results, load_results, save_results
 from learning.stages import STAGES
 from learning.training import train

@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import splu
 
-from learning.data import (
-    DISTRIBUTIONS,
-    FAMILIES,
-    FORMAT,
-    Problem,
-    ProblemDistribution,
-    from_json,
-    load_dataset,
-    right_hand_side,
-    to_json,
-)
+from learning.data import FAMILIES, FORMAT, Problem, load_dataset, right_hand_side
+from learning.distributions import DISTRIBUTIONS, ProblemDistribution, from_json, to_json
 from learning.generation import generate
 
 DISTRIBUTION = ProblemDistribution(

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import learning
-from learning.data import DISTRIBUTIONS, FAMILIES, right_hand_side
+from learning.data import FAMILIES, right_hand_side
+from learning.distributions import DISTRIBUTIONS
 from learning.evaluation import evaluate, evaluate_epochs, sine_profile
 from learning.generation import generate
 from learning.results import (

@@ -10,7 +10,8 @@ import pytest
 
 import mixeddim as md
 from learning import generation
-from learning.data import DISTRIBUTIONS, GENERATORS, Draw, ProblemDistribution, load_dataset
+from learning.data import load_dataset
+from learning.distributions import DISTRIBUTIONS, GENERATORS, Draw, ProblemDistribution
 from learning.generation import draw, generate, inlet_loads
 from mixeddim.generators import METHODS
 

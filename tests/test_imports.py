@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted([*ROOT.glob("mixeddim/*.py"), *ROOT.glob("learning/*.py")])
+MODULES = sorted([*ROOT.glob("mixeddim/*.py"), *ROOT.glob("learning/**/*.py")])
 
 
 def imported_modules(file: Path) -> set[str]:

@@ -7,7 +7,7 @@ import pytest
 import learning
 from learning import reproduction
 from learning.__main__ import main
-from learning.data import DISTRIBUTIONS
+from learning.distributions import DISTRIBUTIONS
 from learning.results import load_results
 from learning.stages import STAGES, Stage
 

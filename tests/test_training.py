@@ -13,7 +13,8 @@ import torch
 
 import learning
 from learning import runs, training
-from learning.data import DISTRIBUTIONS, right_hand_side
+from learning.data import right_hand_side
+from learning.distributions import DISTRIBUTIONS
 from learning.generation import generate
 from learning.stages import STAGES, Stage
 from learning.training import train

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from learning.provenance import read_run, unseen
-from learning.report import write_report
+from learning.reporting import write_report
+from learning.reporting.provenance import read_run, unseen
 from learning.results import (
     DataSummary,
     EpochResult,

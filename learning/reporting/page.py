@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from learning import figures, paper, tables
-from learning.provenance import TrainingRun, made_by, read_run, training_table, unseen
+from learning.reporting import figures, paper, tables
+from learning.reporting.provenance import TrainingRun, made_by, read_run, training_table, unseen
 from learning.results import Evaluation, Results, load_results
 from mixeddim.tensors import replacing
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from learning import paper
+from learning.reporting import paper
 from learning.results import EpochResult, Evaluation, Measurement, SineProfile
 
 __all__ = [

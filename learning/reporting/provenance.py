@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learning import paper, tables
+from learning.reporting import paper, tables
 from learning.results import DataSummary
 
 __all__ = ["TrainingRun", "made_by", "read_run", "training_table", "unseen"]
