@@ -1,10 +1,13 @@
 """Neural preconditioners and a differentiable FGMRES for the problems of `mixeddim`."""
 
+from learning.classical import RugeStuben, SmoothedAggregation
 from learning.conjugate_gradients import cg, flexible_cg
 from learning.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
 from learning.distributions import DISTRIBUTIONS, ProblemDistribution
 from learning.evaluation import evaluate, evaluate_epochs, sine_profile
+from learning.fast_diagonalisation import FastDiagonalisation
 from learning.generation import generate
+from learning.geometric_multigrid import GeometricMultigrid
 from learning.krylov import KrylovResult, Status, fgmres, krylov_sines
 from learning.losses import hybrid_loss, log_sine_loss, residual_loss, sine_loss
 from learning.operators import SystemBatch, batch_systems
@@ -21,12 +24,16 @@ __all__ = [
     "FAMILIES",
     "STAGES",
     "Dataset",
+    "FastDiagonalisation",
+    "GeometricMultigrid",
     "Identity",
     "Jacobi",
     "KrylovResult",
     "Preconditioner",
     "Problem",
     "ProblemDistribution",
+    "RugeStuben",
+    "SmoothedAggregation",
     "SolveResult",
     "Stage",
     "Status",

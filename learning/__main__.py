@@ -2,11 +2,12 @@ r"""The commands of `learning`.
 
     python -m learning reproduce paper runs/paper
 
-does all of the following:
+does all of the following, and evaluates on other distributions too:
 
     python -m learning generate data.h5 --distribution paper --num-problems 600
     python -m learning train paper-static data.h5 static
     python -m learning train paper-dynamic data.h5 dynamic --start static/best.safetensors
+    python -m learning generate test.h5 --num-problems 100 --seed 1
     python -m learning evaluate evaluation.json --data unseen=test.h5 --weights \
         static=static/best.safetensors dynamic=dynamic/best.safetensors --run dynamic
     python -m learning report report evaluation.json --static static --dynamic dynamic
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="command")
     for add in (_add_generate, _add_train, _add_evaluate, _add_report, _add_reproduce):
         add(commands)
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given)
+    options.command = shlex.join(["python", "-m", "learning", *given])
     try:
         options.run(options)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
@@ -154,7 +158,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         dict(options.weights),
         run_folder=options.run_folder,
         device=options.device,
-        command=" ".join(["python -m learning", *sys.argv[1:]]),
+        command=options.command,
     )
     print(f"results: {options.path}")
 
@@ -178,7 +182,7 @@ def _report(options: argparse.Namespace) -> None:
 
 def _add_reproduce(commands: Any) -> None:
     parser = _command(commands, "reproduce", "the paper's study from data to report", _reproduce)
-    parser.add_argument("protocol", choices=["paper", "short"], help="the stages to train")
+    parser.add_argument("protocol", help="paper or short: the stages to train")
     parser.add_argument("folder", help="where everything goes; an unfinished one is continued")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
 

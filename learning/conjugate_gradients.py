@@ -151,8 +151,8 @@ def _conjugate(
     """
     if not directions:
         return z
-    coefficients = torch.einsum("bkn,bn->bk", torch.stack(images, dim=1), z)
-    return z - torch.einsum("bk,bkn->bn", coefficients, torch.stack(directions, dim=1))
+    coefficients = z[:, None] @ torch.stack(images, dim=1).mT
+    return z - (coefficients @ torch.stack(directions, dim=1))[:, 0]
 
 
 def _dot(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -199,13 +199,14 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
         path: A file written by `learning.generation.generate`.
 
     Raises:
-        ValueError: If there is no such file, or it is of another format, or damaged.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is of another format, or damaged.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(
+        raise FileNotFoundError(
             f"got {os.fspath(path)!r}, which is no file; wanted a data set. Write one with "
-            "learning.generation.generate."
+            "python -m learning generate."
         )
     try:
         with h5py.File(path) as file:
@@ -226,6 +227,15 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
 
 
 # --- Right-hand sides -------------------------------------------------------------------------
+
+
+def check_families(families: Sequence[str]) -> None:
+    """Raise ValueError unless these are some of `FAMILIES`."""
+    if not families or set(families) - set(FAMILIES):
+        raise ValueError(
+            f"got families of right-hand sides {tuple(families)}; wanted some of {FAMILIES}. "
+            "Correct the names."
+        )
 
 
 def right_hand_side(problem: Problem, family: str, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from learning.data import FAMILIES, Dataset, Problem, right_hand_side
+from learning.data import FAMILIES, Dataset, Problem, check_families, right_hand_side
+from learning.devices import usable_device
 from learning.krylov import KrylovResult, Status, fgmres
 from learning.operators import SystemBatch, batch_systems
 from learning.preconditioner import Preconditioner
@@ -30,6 +31,9 @@ __all__ = ["evaluate", "evaluate_epochs", "sine_profile"]
 
 # Residuals below, in units of the first one, are rounding, and so are the sines that follow.
 ROUNDING = 1e-12
+
+# Keeps the seeds apart from those of training, whatever its seed.
+RIGHT_HAND_SIDES = 3
 
 
 def evaluate(
@@ -55,19 +59,26 @@ def evaluate(
         rtol: Wanted norm of the true residual, in units of the right-hand side's norm.
         max_iterations: Where to give up.
         seed: Of the right-hand sides.
-        batch_size: Problems solved together; bounds the memory, and changes no result.
+        batch_size: Problems solved together: it bounds the memory, of two vectors an iteration
+            each, and changes results by no more than rounding.
         device: Where to solve.
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: If there is no problem, or no such family.
+        ValueError: If there is no problem, no preconditioner or no such family.
     """
     num_problems = _number_of(problems, num_problems)
-    _check_families(families)
-    collected: dict[str, dict[str, list[tuple[KrylovResult, float]]]] = {
+    check_families(families)
+    if batch_size < 1 or not preconditioners:
+        raise ValueError(
+            f"got batch_size={batch_size} and {len(preconditioners)} preconditioners; wanted at "
+            "least one of each. Pass some."
+        )
+    collected: dict[str, dict[str, list[_Solves]]] = {
         family: {name: [] for name in preconditioners} for family in families
     }
     total = num_problems * len(families) * len(preconditioners)
+    device = usable_device(device)
     with tqdm(total=total, disable=not progress, unit="system", desc="solving") as bar:
         for indices, batch_problems, batch in _batches(problems, num_problems, batch_size, device):
             systems = [problem.reduced for problem in batch_problems]
@@ -88,7 +99,8 @@ def evaluate(
                         rtol=rtol,
                         max_iterations=max_iterations,
                     )
-                    collected[family][name].append((result, setup_time + solve_time))
+                    solves = _solves(result, setup_time + solve_time, max_iterations)
+                    collected[family][name].append(solves)
                     bar.update(len(indices))
     return Evaluation(
         data=_summary(problems, num_problems),
@@ -98,7 +110,7 @@ def evaluate(
         torch_version=torch.__version__,
         device=_describe(device),
         measurements={
-            family: {name: _measurement(runs, max_iterations) for name, runs in by_name.items()}
+            family: {name: _measurement(solves) for name, solves in by_name.items()}
             for family, by_name in collected.items()
         },
     )
@@ -140,10 +152,11 @@ def sine_profile(
     num_steps = 3 * window if num_steps is None else num_steps
     if not 1 <= window <= num_steps:
         raise ValueError(
-            f"got a window of {window} in {num_steps} steps; wanted 1 <= window <= num_steps."
+            f"got a window of {window} in {num_steps} steps; wanted 1 <= window <= num_steps. "
+            "Correct them."
         )
     num_problems = _number_of(problems, num_problems)
-    _check_families([family])
+    check_families([family])
     sines = []
     with tqdm(total=num_problems, disable=not progress, unit="system", desc="sines") as bar:
         for indices, batch_problems, batch in _batches(problems, num_problems, batch_size, device):
@@ -201,7 +214,7 @@ def evaluate_epochs(
         ValueError: If the folder has no weights by epoch, or lacks one of those asked for.
     """
     folder = Path(run_folder) / "epochs"
-    files = {int(file.stem): file for file in folder.glob("*.safetensors")}
+    files = {int(file.stem): file for file in folder.glob("[0-9]*.safetensors")}
     chosen = sorted(files) if epochs is None else sorted(set(epochs))
     if not chosen or set(chosen) - set(files):
         raise ValueError(
@@ -252,7 +265,9 @@ def _right_hand_sides(
 ) -> torch.Tensor:
     number = FAMILIES.index(family)
     rows = [
-        right_hand_side(problem, family, np.random.default_rng([seed, index, number]))
+        right_hand_side(
+            problem, family, np.random.default_rng([RIGHT_HAND_SIDES, seed, index, number])
+        )
         for problem, index in zip(problems, indices, strict=True)
     ]
     return torch.tensor(np.stack(rows)).to(batch.g)
@@ -275,22 +290,38 @@ def _timed[**P, T](
 # --- What a batch yields ----------------------------------------------------------------------
 
 
-def _measurement(runs: Sequence[tuple[KrylovResult, float]], max_iterations: int) -> Measurement:
-    iterations, statuses, histories = [], [], []
-    for result, _ in runs:
-        solved = torch.tensor([status is Status.CONVERGED for status in result.status])
-        iterations.append(torch.where(solved, result.iterations.cpu(), max_iterations).numpy())
-        statuses += [status.name for status in result.status]
-        histories.append((result.residual_norms / result.residual_norms[0]).cpu().numpy().T)
-    length = max(history.shape[1] for history in histories)
+@dataclass(frozen=True, eq=False)
+class _Solves:
+    """What is kept of a batch's solves: iterations, statuses, relative residuals and time."""
+
+    iterations: NDArray[np.int64]
+    statuses: list[str]
+    history: NDArray[np.float64]
+    seconds: float
+
+
+def _solves(result: KrylovResult, seconds: float, max_iterations: int) -> _Solves:
+    statuses = [status.name for status in result.status]
+    solved = np.array([status is Status.CONVERGED for status in result.status])
+    iterations = np.where(solved, result.iterations.cpu().numpy(), max_iterations)
+    history = (result.residual_norms / result.residual_norms[0]).cpu().numpy().T
+    return _Solves(iterations, statuses, history, seconds)
+
+
+def _measurement(batches: Sequence[_Solves]) -> Measurement:
+    statuses = [status for batch in batches for status in batch.statuses]
+    length = max(batch.history.shape[1] for batch in batches)
     history = np.concatenate(
-        [np.pad(h, ((0, 0), (0, length - h.shape[1])), mode="edge") for h in histories]
+        [
+            np.pad(batch.history, ((0, 0), (0, length - batch.history.shape[1])), mode="edge")
+            for batch in batches
+        ]
     )
     return Measurement(
-        iterations=np.concatenate(iterations),
+        iterations=np.concatenate([batch.iterations for batch in batches]),
         failures={i: name for i, name in enumerate(statuses) if name != Status.CONVERGED.name},
         mean_log10_residuals=np.log10(np.maximum(history, ROUNDING)).mean(axis=0),
-        seconds=sum(seconds for _, seconds in runs) / len(statuses),
+        seconds=sum(batch.seconds for batch in batches) / len(statuses),
     )
 
 
@@ -325,12 +356,7 @@ def _number_of(problems: Sequence[Problem], num_problems: int | None) -> int:
     wanted = available if num_problems is None else min(num_problems, available)
     if wanted < 1:
         raise ValueError(
-            f"got {available} problems, of which to take {num_problems}; wanted at least one."
+            f"got {available} problems, of which to take {num_problems}; wanted at least one. "
+            "Generate some, or raise the number."
         )
     return wanted
-
-
-def _check_families(families: Sequence[str]) -> None:
-    unknown = [family for family in families if family not in FAMILIES]
-    if unknown or not families:
-        raise ValueError(f"got families {list(families)}; wanted some of {FAMILIES}.")

@@ -80,9 +80,11 @@ def generate(
             "least one problem, a seed that is not negative, and at least one process. Raise them."
         )
     path = Path(path)
-    if path.exists():
-        return _existing(path, distribution, num_problems, seed)
     parts = path.with_name(path.name + ".parts")
+    if path.exists():
+        dataset = _existing(path, distribution, num_problems, seed)
+        shutil.rmtree(parts, ignore_errors=True)  # left by a kill after the file was complete
+        return dataset
     versions = _versions()
     _open_parts(parts, {"distribution": asdict(distribution), "seed": seed, "versions": versions})
     missing = [i for i in range(num_problems) if not _part(parts, i).exists()]

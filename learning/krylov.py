@@ -106,7 +106,7 @@ def _arnoldi_cycle(
     zeros from then on: a zero direction with a one on the diagonal of R, which adds nothing.
     """
     norm = torch.linalg.vector_norm(residual, dim=1)
-    basis = [residual / or_one(norm)[:, None]]
+    basis = _Basis(residual / or_one(norm)[:, None])
     directions: list[torch.Tensor] = []
     columns: list[list[torch.Tensor]] = []
     rotations: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -120,14 +120,14 @@ def _arnoldi_cycle(
     for _ in range(num_steps):
         if not active.any():
             break
-        z = precondition_in(precondition, basis[-1])
+        z = precondition_in(precondition, basis.last)
         w = apply(z)
         finite = torch.isfinite(w).all(dim=1) & torch.isfinite(z).all(dim=1)
         not_finite = not_finite | (active & ~finite)
         active = active & finite
         z, w = (torch.where(active[:, None], vector, 0.0) for vector in (z, w))
 
-        h, w, below = _orthogonalise(torch.stack(basis, dim=1), w)
+        h, w, below = _orthogonalise(basis.vectors, w)
         column = list(h.unbind(dim=1))
         for i, (c, s) in enumerate(rotations):
             column[i], column[i + 1] = (
@@ -154,9 +154,43 @@ def _arnoldi_cycle(
     correction = torch.zeros_like(residual)
     if columns:
         y = _back_substitute(columns, right_hand_side)
-        correction = torch.einsum("bk,bkn->bn", y, torch.stack(directions, dim=1))
+        correction = (y[:, None] @ torch.stack(directions, dim=1))[:, 0]
     not_definite = torch.zeros_like(active)  # nor need A and M be
     return Cycle(correction, residual_norms, sines, iterations, not_finite, not_definite)
+
+
+class _Basis:
+    """Orthonormal vectors, shape (batch, k, n); written in place only where autograd does not look.
+
+    Stacking a list anew in every step, as autograd wants it, takes longer than all else in a solve
+    with hundreds of steps.
+    """
+
+    def __init__(self, first: torch.Tensor) -> None:
+        self.last = first
+        self._recorded = [first] if torch.is_grad_enabled() else []
+        self._store, self._count = first[:, None], 1
+
+    @property
+    def vectors(self) -> torch.Tensor:
+        """All vectors, the latest last."""
+        if self._recorded:
+            return torch.stack(self._recorded, dim=1)
+        return self._store[:, : self._count]
+
+    def append(self, v: torch.Tensor) -> None:
+        """Add a vector, shape (batch, n)."""
+        self.last = v
+        if self._recorded:
+            self._recorded.append(v)
+            return
+        capacity = self._store.shape[1]
+        if self._count == capacity:  # twice as many: all copies together cost as much as one
+            grown = v.new_empty(len(v), 2 * capacity, v.shape[1])
+            grown[:, :capacity] = self._store
+            self._store = grown
+        self._store[:, self._count] = v
+        self._count += 1
 
 
 def _orthogonalise(
@@ -170,8 +204,8 @@ def _orthogonalise(
     size = torch.linalg.vector_norm(w, dim=1)
     h = torch.zeros_like(V[:, :, 0])
     for _ in range(2):
-        projection = torch.einsum("bkn,bn->bk", V, w)
-        w = w - torch.einsum("bkn,bk->bn", V, projection)
+        projection = (w[:, None] @ V.mT)[:, 0]
+        w = w - (projection[:, None] @ V)[:, 0]  # in this form, twenty times as fast as einsum
         h = h + projection
     is_rounding = torch.linalg.vector_norm(w.detach(), dim=1) <= (
         10 * torch.finfo(w.dtype).eps * size.detach()

@@ -6,14 +6,15 @@ set up for them, and returns the mean over the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 
 from learning.krylov import krylov_sines
 from learning.operators import SystemBatch
 
-__all__ = ["hybrid_loss", "log_sine_loss", "residual_loss", "sine_loss"]
+__all__ = ["KRYLOV_LOSSES", "hybrid_loss", "log_sine_loss", "residual_loss", "sine_loss"]
 
 type Map = Callable[[torch.Tensor], torch.Tensor]
 
@@ -82,3 +83,9 @@ def hybrid_loss(
     static = residual_loss(batch, f, precondition)
     dynamic = sine_loss(batch, f, precondition, num_steps, checkpoint=checkpoint)
     return weight * static + (1.0 - weight) * dynamic
+
+
+KRYLOV_LOSSES: Mapping[str, Callable[..., torch.Tensor]] = MappingProxyType(
+    {"sine": sine_loss, "log_sine": log_sine_loss, "hybrid": hybrid_loss}
+)
+"""Losses that run FGMRES, by name."""

@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from learning.operators import SystemBatch
 from mixeddim.tensors import ReducedSystem
 
-__all__ = ["Identity", "Jacobi", "Preconditioner"]
+__all__ = ["Identity", "Jacobi", "Preconditioner", "on_host"]
 
 
 class Preconditioner(Protocol):
     """Anything that turns a batch of systems into an approximate inverse, M ≈ S⁻¹."""
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether M (a u + b v) = a M u + b M v; where not, a flexible Krylov method is due."""
+        ...
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether M is symmetric positive definite too, as conjugate gradients need."""
+        ...
 
     def setup(
         self, systems: Sequence[ReducedSystem], batch: SystemBatch
@@ -34,6 +46,9 @@ class Preconditioner(Protocol):
 class Identity:
     """No preconditioner."""
 
+    is_linear = True
+    is_symmetric = True
+
     def setup(
         self,
         systems: Sequence[ReducedSystem],  # noqa: ARG002
@@ -46,6 +61,9 @@ class Identity:
 class Jacobi:
     """Division by the diagonal of A_33."""
 
+    is_linear = True
+    is_symmetric = True
+
     def setup(
         self, systems: Sequence[ReducedSystem], batch: SystemBatch
     ) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -53,3 +71,20 @@ class Jacobi:
         diagonals = torch.stack([torch.tensor(system.A_33.diagonal()) for system in systems])
         inverse = (1.0 / diagonals).to(batch.g)
         return lambda r: inverse * r
+
+
+def on_host(
+    maps: Sequence[Callable[[NDArray[np.float64]], NDArray[np.float64]]],
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the batched map of one map a system, in numpy and float64, for classical libraries.
+
+    Args:
+        maps: Each takes and returns shape (n_3,), and does not write to what it is given.
+    """
+
+    def apply(r: torch.Tensor) -> torch.Tensor:
+        rows = r.detach().to("cpu", torch.float64).numpy()
+        corrections = np.stack([M(row) for M, row in zip(maps, rows, strict=True)])
+        return torch.from_numpy(corrections).to(r)
+
+    return apply

@@ -18,6 +18,7 @@ from learning.data import FAMILIES, Dataset, load_dataset
 from learning.distributions import DISTRIBUTIONS, ProblemDistribution
 from learning.evaluation import evaluate, evaluate_epochs, sine_profile
 from learning.generation import generate
+from learning.geometric_multigrid import GeometricMultigrid
 from learning.preconditioner import Identity, Jacobi, Preconditioner
 from learning.reporting import write_report
 from learning.results import Results, load_results, save_results
@@ -26,16 +27,21 @@ from learning.training import train
 from learning.unet import UNetPreconditioner
 from learning.weights import load_weights
 
-__all__ = ["OUTSIDE", "evaluate_data_sets", "reproduce"]
+__all__ = ["OUT_OF_DISTRIBUTION", "evaluate_data_sets", "reproduce"]
 
-OUTSIDE: Mapping[str, ProblemDistribution] = MappingProxyType(
+OUT_OF_DISTRIBUTION: Mapping[str, ProblemDistribution] = MappingProxyType(
     {name: of for name, of in DISTRIBUTIONS.items() if name not in ("paper", "wide")}
     | {f"{n} cells": replace(DISTRIBUTIONS["paper"], num_cells=n) for n in (16, 24, 32, 40)}
 )
-"""Data sets that no stage has seen the like of, by name."""
+"""Distributions that no stage has seen, by name."""
 
-FIRST = "unseen graphs"
-"""Name of the data set that training was for."""
+CLASSICAL: Mapping[str, Preconditioner] = MappingProxyType(
+    {"none": Identity(), "jacobi": Jacobi(), "multigrid": GeometricMultigrid()}
+)
+"""What the trained ones are measured beside, by name."""
+
+IN_DISTRIBUTION = "unseen graphs"
+"""Name of the data set of the training distribution."""
 
 NUM_TRAINING, NUM_TEST, NUM_OUTSIDE = 600, 100, 10
 NUM_SINES = 40  # of the test graphs, over three times the window
@@ -58,6 +64,10 @@ def reproduce(
     Raises:
         ValueError: If there is no such protocol, or the folder holds something else.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"got {os.environ['WORLD_SIZE']} processes; wanted one. Use torchrun for `train` alone."
+        )
     protocols = sorted(name.removesuffix("-static") for name in STAGES if name.endswith("-static"))
     if protocol not in protocols:
         raise ValueError(f"got protocol={protocol!r}; wanted one of {protocols}.")
@@ -90,7 +100,7 @@ def reproduce(
 
 
 def generate_test_sets(folder: Path) -> dict[str, Path]:
-    """Generate unseen problems like those of the training, and those of `OUTSIDE`.
+    """Generate unseen problems like those of the training, and those of `OUT_OF_DISTRIBUTION`.
 
     Args:
         folder: Where to write; files that are there stay.
@@ -98,9 +108,9 @@ def generate_test_sets(folder: Path) -> dict[str, Path]:
     Returns:
         Name of the data set -> its file, the one like the training first.
     """
-    files = {FIRST: folder / "test.h5"}
-    generate(DISTRIBUTIONS["paper"], NUM_TEST, SEED_TEST, files[FIRST])
-    for name, distribution in OUTSIDE.items():
+    files = {IN_DISTRIBUTION: folder / "test.h5"}
+    generate(DISTRIBUTIONS["paper"], NUM_TEST, SEED_TEST, files[IN_DISTRIBUTION])
+    for name, distribution in OUT_OF_DISTRIBUTION.items():
         files[name] = folder / f"{name.replace(' ', '_')}.h5"
         generate(distribution, NUM_OUTSIDE, SEED_OUTSIDE, files[name], processes=1)
     return files
@@ -115,16 +125,17 @@ def evaluate_data_sets(
     device: torch.device | str = "cpu",
     command: str = "",
 ) -> Results:
-    """Measure trained weights beside no preconditioner and Jacobi's, or go on doing so.
+    """Measure trained weights beside `CLASSICAL` preconditioners, or go on doing so.
 
-    Results are written after each data set. Of the first one the sines are recorded too; on the
-    others, plain FGMRES is left out.
+    Results are written after each data set, and what the file holds of these very data, weights
+    and run is kept. Of the first data set the sines are recorded too; the others do without the
+    hundreds of iterations of plain FGMRES and Jacobi.
 
     Args:
         path: JSON file to write; one that holds results of the same weights is continued.
         data: Name of the data set -> its file, the one like the training first.
         weights: Name of the preconditioner -> its file of weights.
-        run_folder: A training run whose weights by epoch are measured too.
+        run_folder: A finished training run whose weights by epoch are measured too.
         device: Where to solve.
         command: What to name in the file as its origin.
 
@@ -144,39 +155,48 @@ def evaluate_data_sets(
                 f"got {path}, which holds results of other weights; wanted those of these, or no "
                 "file. Name another file, or remove it."
             )
-        results = found
+        results = replace(found, command=command)
+
+    first = next(iter(data))
+    evaluations = {}
     for name, file in data.items():
         dataset = load_dataset(file)
-        if _is_done(results, name, dataset):
-            continue
-        print(f"{name}:", file=sys.stderr)
-        baselines: dict[str, Preconditioner] = {"none": Identity(), "jacobi": Jacobi()}
-        if name != next(iter(data)):
-            del baselines["none"]
-        measured = evaluate(baselines | trained, dataset, device=device)
+        measured = results.evaluations.get(name)
+        if measured is None or measured.data.content_hash != dataset.content_hash:
+            print(f"{name}:", file=sys.stderr)
+            classical = CLASSICAL if name == first else {"multigrid": CLASSICAL["multigrid"]}
+            measured = evaluate(
+                {**classical, **trained}, dataset, batch_size=_batch_size(dataset), device=device
+            )
+        evaluations[name] = measured
         results = replace(results, evaluations={**results.evaluations, name: measured})
         save_results(results, path)
+    results = replace(results, evaluations=evaluations)
 
-    first = load_dataset(next(iter(data.values())))
-    if not results.profiles:
+    unseen = load_dataset(data[first])
+    origins = {p.data.content_hash for by in results.profiles.values() for p in by.values()}
+    if origins != {unseen.content_hash}:
         profiles = {
             family: {
                 name: sine_profile(
-                    preconditioner, first, num_problems=NUM_SINES, family=family, device=device
+                    preconditioner, unseen, num_problems=NUM_SINES, family=family, device=device
                 )
-                for name, preconditioner in ({"none": Identity()} | trained).items()
+                for name, preconditioner in {"none": Identity(), **trained}.items()
             }
             for family in FAMILIES
         }
         results = replace(results, profiles=profiles)
         save_results(results, path)
-    if run_folder is not None and not results.epochs:
-        results = replace(results, epochs=evaluate_epochs(run_folder, first, device=device))
-        save_results(results, path)
+    if run_folder is not None:
+        run = load_weights(Path(run_folder) / "last.safetensors").sha256
+        if results.run != run:
+            epochs = evaluate_epochs(run_folder, unseen, device=device)
+            results = replace(results, epochs=epochs, run=run)
+    save_results(results, path)
     return results
 
 
-def _is_done(results: Results, name: str, dataset: Dataset) -> bool:
-    if name not in results.evaluations:
-        return False
-    return results.evaluations[name].data.content_hash == dataset.content_hash
+def _batch_size(dataset: Dataset) -> int:
+    """Return how many problems to solve together, fewer where their vectors are longer."""
+    num_dofs = (dataset.distribution.num_cells + 1) ** 3
+    return max(1, 10 * 21**3 // max(num_dofs, 21**3))

@@ -170,7 +170,7 @@ class SineProfile:
 
     @property
     def mean_sine(self) -> float:
-        """Mean sine over the window: the loss of the dynamic stage."""
+        """Mean sine over the window, of systems that still run."""
         return float(_mean_of_known(self.sines[:, : self.window].reshape(-1, 1))[0])
 
     @property
@@ -216,6 +216,7 @@ class Results:
             the training was for, the others lie outside its distribution.
         profiles: Family of right-hand sides -> name of the preconditioner -> sines.
         epochs: The dynamic stage by epoch.
+        run: SHA-256 of the last weights of the run that `epochs` follows.
     """
 
     command: str
@@ -223,6 +224,7 @@ class Results:
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, SineProfile]] = field(default_factory=dict)
     epochs: tuple[EpochResult, ...] = ()
+    run: str | None = None
 
 
 # --- The file ---------------------------------------------------------------------------------
@@ -248,34 +250,37 @@ def load_results(path: Path) -> Results:
         path: The file.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If it is not a file of results, or one of another version.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"got {str(path)!r}, which is no file; wanted one that `python -m learning evaluate` "
+            "wrote. Check the path, or evaluate first."
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        version = content["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"got {path}, which is no file of results; wanted one that `python -m learning "
-            "evaluate` wrote. Run it again."
-        ) from error
-    if version != _FORMAT:
-        raise ValueError(
-            f"got {path} of format {version}; wanted format {_FORMAT}. Evaluate again, or use the "
-            "version that wrote it."
+        if content["format"] != _FORMAT:
+            raise ValueError(f"it has format {content['format']}, this version reads {_FORMAT}")
+        return Results(
+            command=content["command"],
+            weights=content["weights"],
+            run=content["run"],
+            evaluations={name: _evaluation(e) for name, e in content["evaluations"].items()},
+            profiles={
+                family: {name: _profile(p) for name, p in profiles.items()}
+                for family, profiles in content["profiles"].items()
+            },
+            epochs=tuple(
+                EpochResult(e["epoch"], _profile(e["profile"]), _measurement(e["measurement"]))
+                for e in content["epochs"]
+            ),
         )
-    return Results(
-        command=content["command"],
-        weights=content["weights"],
-        evaluations={name: _evaluation(e) for name, e in content["evaluations"].items()},
-        profiles={
-            family: {name: _profile(p) for name, p in profiles.items()}
-            for family, profiles in content["profiles"].items()
-        },
-        epochs=tuple(
-            EpochResult(e["epoch"], _profile(e["profile"]), _measurement(e["measurement"]))
-            for e in content["epochs"]
-        ),
-    )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"got {str(path)!r}, which holds no results ({error}); wanted a file that `python -m "
+            "learning evaluate` of this version wrote. Evaluate again."
+        ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -52,7 +52,7 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-MOST_WEIGHTS = 30  # in the folder of epochs, 4 MB each
+MAX_CHECKPOINTS = 30  # in the folder of epochs, 4 MB each
 _NUMBERS = ("epoch", "batch", "loss_sum", "seconds", "history")
 
 
@@ -73,15 +73,11 @@ class RunFolder:
         """Weights of the lowest validation loss."""
         return self.path / "best.safetensors"
 
-    @property
-    def _epochs_between_weights(self) -> int:
-        return -(-self.configuration["num_epochs"] // MOST_WEIGHTS)
-
     def open(self) -> None:
         """Create the folder, or make sure that it holds this very run.
 
         Raises:
-            ValueError: If it holds another one.
+            ValueError: If it holds another one, or a damaged configuration.
         """
         file = self.path / "configuration.json"
         wanted = json.loads(json.dumps(self.configuration))
@@ -89,7 +85,13 @@ class RunFolder:
             with replacing(file) as part:
                 part.write_text(json.dumps(wanted, indent=2) + "\n")
             return
-        got = json.loads(file.read_text())
+        try:
+            got = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(
+                f"got {file}, which is damaged ({error}); wanted the configuration of a run. Name "
+                "another folder, or remove this one."
+            ) from error
         differing = sorted(k for k in {*got, *wanted} if got.get(k) != wanted.get(k))
         if differing:
             raise ValueError(
@@ -97,12 +99,22 @@ class RunFolder:
                 "empty one or one of the same run. Name another folder, or remove this one."
             )
 
-    def load(self, state: TrainingState, device: torch.device) -> bool:
-        """Take up where the last process stopped; returns whether there was anything."""
+    def load(self, state: TrainingState) -> bool:
+        """Take up where the last process stopped; returns whether there was anything.
+
+        Raises:
+            ValueError: If the state is damaged.
+        """
         file = self.path / "state.pt"
         if not file.exists():
             return False
-        content = torch.load(file, map_location=device, weights_only=True)
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file raises whatever its reader trips over
+            raise ValueError(
+                f"got {file}, which is damaged ({error}); wanted the state of a run. Remove the "
+                "folder and train again."
+            ) from error
         state.model.load_state_dict(content["model"])
         state.optimizer.load_state_dict(content["optimizer"])
         for name in _NUMBERS:
@@ -121,7 +133,8 @@ class RunFolder:
         losses = [row["validation_loss"] for row in state.history]
         about = {"epoch": str(state.epoch), "training": json.dumps(self.configuration)}
         files = []
-        if state.epoch % self._epochs_between_weights == 0:
+        last = self.configuration["num_epochs"]
+        if state.epoch in (*range(0, last, -(-last // MAX_CHECKPOINTS)), last):
             files.append(self.path / "epochs" / f"{state.epoch:04d}.safetensors")
         if losses:
             about["validation_loss"] = repr(losses[-1])

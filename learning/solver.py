@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from learning.conjugate_gradients import cg, flexible_cg
+from learning.devices import usable_device
 from learning.krylov import Status, fgmres
 from learning.operators import batch_systems
 from learning.preconditioner import Preconditioner
@@ -17,7 +18,7 @@ from mixeddim.tensors import ReducedSystem
 
 __all__ = ["Method", "SolveResult", "solve"]
 
-Method = Literal["fgmres", "cg", "flexible_cg"]
+Method = Literal["auto", "fgmres", "cg", "flexible_cg"]
 _METHODS = {"fgmres": fgmres, "cg": cg, "flexible_cg": flexible_cg}
 
 
@@ -30,12 +31,14 @@ class SolveResult:
         iterations: Krylov iterations.
         residual_norms: Norms of the residual, the initial one first, shape (iterations + 1,).
         status: How the solve ended, and what to try next where it failed.
+        method: The Krylov method that ran: "fgmres", "cg" or "flexible_cg".
     """
 
     x: NDArray[np.float64]
     iterations: int
     residual_norms: NDArray[np.float64]
     status: Status
+    method: Method
 
     @property
     def converged(self) -> bool:
@@ -46,7 +49,7 @@ class SolveResult:
 def solve(
     reduced: ReducedSystem,
     preconditioner: Preconditioner,
-    method: Method = "fgmres",
+    method: Method = "auto",
     *,
     rtol: float = 1e-6,
     max_iterations: int = 200,
@@ -57,9 +60,10 @@ def solve(
     Args:
         reduced: The system.
         preconditioner: How to precondition it.
-        method: "fgmres": for any preconditioner. "cg": conjugate gradients, of constant memory, for
-            one that is linear, symmetric and positive definite. "flexible_cg": the same with thirty
-            directions kept, for one that is not quite.
+        method: "auto": "cg" where the preconditioner declares itself linear and symmetric, "fgmres"
+            otherwise. "fgmres": for any preconditioner. "cg": conjugate gradients, of constant
+            memory, for one that is linear, symmetric and positive definite. "flexible_cg": the same
+            with thirty directions kept, for one that is not quite.
         rtol: Wanted norm of the true residual, in units of the norm of g.
         max_iterations: Where to give up.
         device: Where to solve; the preconditioner has to live there.
@@ -68,13 +72,15 @@ def solve(
         ValueError: If the method is unknown, or the preconditioner is none or does not fit.
     """
     if method not in get_args(Method):
-        raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}.")
+        raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}. Choose one.")
     if isinstance(preconditioner, type) or not hasattr(preconditioner, "setup"):
         raise ValueError(
             f"got {preconditioner!r:.60} as preconditioner; wanted an object with a method setup. "
             "Use UNetPreconditioner(model) for a model, Jacobi() for the class Jacobi."
         )
-    batch = batch_systems([reduced], torch.float64, device)
+    if method == "auto":
+        method = suited_method(preconditioner)
+    batch = batch_systems([reduced], torch.float64, usable_device(device))
     with torch.no_grad():
         result = _METHODS[method](
             batch.apply,
@@ -89,4 +95,16 @@ def solve(
         iterations=iterations,
         residual_norms=result.residual_norms[: iterations + 1, 0].cpu().numpy(),
         status=result.status[0],
+        method=method,
     )
+
+
+def suited_method(preconditioner: Preconditioner) -> Literal["cg", "fgmres"]:
+    """Return "cg" for a preconditioner declared linear and symmetric, "fgmres" for any other.
+
+    One that declares nothing is taken to be neither.
+    """
+    is_definite = getattr(preconditioner, "is_linear", False) and getattr(
+        preconditioner, "is_symmetric", False
+    )
+    return "cg" if is_definite else "fgmres"

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.spatial import KDTree
 from torch import nn
 
+from learning.devices import exact_convolutions
 from learning.operators import SystemBatch
 from mixeddim.tensors import Grid, ReducedSystem
 
-__all__ = ["UNet", "UNetPreconditioner", "distance_to_network"]
+__all__ = ["UNet", "UNetPreconditioner"]
 
 
 def _conv(channels_in: int, channels_out: int, *, bias: bool = False) -> nn.Conv3d:
@@ -72,8 +71,11 @@ class UNet(nn.Module):
         quarter = pool(relu(self.down_quarter(half)), 2)
         quarter = relu(self.bottom(quarter))
         half = relu(self.merge_half(torch.cat([self.up_half(quarter), half], dim=1)))
-        full = relu(self.merge_full(torch.cat([self.up_full(half), full], dim=1)))
-        return self.head(full)[:, :, :nx, :ny, :nz]
+        merged = torch.cat([self.up_full(half), full], dim=1)
+        # Full precision even under autocast: S amplifies whatever is rough in the result.
+        with torch.autocast(inputs.device.type, enabled=False):
+            full = relu(self.merge_full(merged.to(self.merge_full.weight.dtype)))
+            return self.head(full)[:, :, :nx, :ny, :nz]
 
 
 class UNetPreconditioner:
@@ -85,8 +87,10 @@ class UNetPreconditioner:
 
     Attributes:
         model: The network; runs in its own dtype whatever that of the residuals.
-        mixed_precision: Whether its convolutions run in bfloat16.
+        mixed_precision: Whether its convolutions but the last two run in bfloat16.
     """
+
+    is_linear = is_symmetric = False
 
     def __init__(self, model: UNet, *, mixed_precision: bool = False) -> None:
         self.model = model
@@ -101,7 +105,8 @@ class UNetPreconditioner:
             ValueError: If the systems do not live on structured boxes of one shape, or not on the
                 device of the model.
         """
-        shapes = {_grid_of(system).shape for system in systems}
+        grids = [_grid_of(system) for system in systems]
+        shapes = {grid.shape for grid in grids}
         if len(shapes) > 1:
             raise ValueError(
                 f"got systems on grids of {sorted(shapes)} nodes; wanted one shape in a batch. "
@@ -114,11 +119,14 @@ class UNetPreconditioner:
                 f"got a model on {device} and systems on {batch.g.device}; wanted one device. "
                 "Move the model, or name its device where you solve."
             )
-        distances = np.stack([distance_to_network(system) for system in systems])
-        geometry = torch.tensor(distances, dtype=dtype, device=device)[:, None]
+        distances = [
+            system.distance_to_network / np.max(grid.cell_size * (np.array(grid.shape) - 1))
+            for system, grid in zip(systems, grids, strict=True)
+        ]
+        geometry = torch.tensor(np.stack(distances), dtype=dtype, device=device)[:, None]
         diagonals = np.stack([system.A_33.diagonal() for system in systems])
         scale = torch.tensor(np.sqrt(np.mean(diagonals**2, axis=1))).to(batch.g)[:, None]
-        node_of_dof = torch.tensor(_grid_of(systems[0]).node_of_dof, device=device)
+        node_of_dof = torch.tensor(grids[0].node_of_dof, device=device)
         dof_of_node = torch.argsort(node_of_dof)
 
         def apply(r: torch.Tensor) -> torch.Tensor:
@@ -126,30 +134,13 @@ class UNetPreconditioner:
             unit = r / torch.where(size > 0, size, 1.0)
             channel = unit[:, dof_of_node].to(dtype).reshape(geometry.shape)
             inputs = torch.cat([channel, geometry], dim=1)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision):
+            precision = torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision)
+            with exact_convolutions(), precision:
                 output = self.model(inputs)
             correction = output.reshape(len(r), -1)[:, node_of_dof].to(r.dtype)
             return size / scale * correction
 
         return apply
-
-
-def distance_to_network(system: ReducedSystem) -> NDArray[np.float64]:
-    """Return the distance of each grid node to the network's nearest quadrature point.
-
-    Args:
-        system: A system on a structured box.
-
-    Returns:
-        Shape of the grid, in units of the longest side of the box.
-
-    Raises:
-        ValueError: If the system has no grid.
-    """
-    grid = _grid_of(system)
-    index = np.moveaxis(np.indices(grid.shape), 0, -1)
-    distances, _ = KDTree(system.points).query(grid.lower + grid.cell_size * index)
-    return distances / np.max(grid.cell_size * (np.array(grid.shape) - 1))
 
 
 def _grid_of(system: ReducedSystem) -> Grid:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, splu
+from scipy.spatial import KDTree
 
 from mixeddim.atomic import replacing
 from mixeddim.blocks import Blocks
@@ -84,6 +85,28 @@ class ReducedSystem(Blocks):
             self.A_11.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}
         ).solve
         return solve
+
+    @cached_property
+    def L_11(self) -> NDArray[np.float64]:
+        """Lower Cholesky factor of A_11, dense, shape (num_dofs_1d, num_dofs_1d)."""
+        return np.linalg.cholesky(self.A_11.toarray())
+
+    @cached_property
+    def distance_to_network(self) -> NDArray[np.float64]:
+        """Distance of each node of the grid to the nearest quadrature point, of the grid's shape.
+
+        Raises:
+            ValueError: If the system lives on a mesh without a grid.
+        """
+        if self.grid is None:
+            raise ValueError(
+                "got a system on a mesh without a grid; wanted one on a structured box. Use "
+                "create_box."
+            )
+        index = np.moveaxis(np.indices(self.grid.shape), 0, -1)
+        nodes = self.grid.lower + self.grid.cell_size * index
+        distances: NDArray[np.float64] = KDTree(self.points).query(nodes)[0]
+        return distances
 
     @cached_property
     def S(self) -> LinearOperator:

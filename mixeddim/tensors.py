@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from scipy import sparse
 
@@ -116,7 +115,7 @@ def to_torch(
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"got dtype={dtype}; wanted torch.float32 or torch.float64.")
     # In column-major order, which cholesky_solve need not copy.
-    L_11 = torch.tensor(np.linalg.cholesky(reduced.A_11.toarray()).T).mT
+    L_11 = torch.tensor(reduced.L_11.T).mT
     return ReducedTensors(
         A_33=sparse_csr(reduced.A_33, dtype, device),
         A_31=sparse_csr(reduced.A_31, dtype, device),

@@ -173,7 +173,6 @@ def flip_a_value(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "is no file; wanted a data set"),
         (lambda path: path.write_bytes(b""), "no complete data set"),
         (lambda path: path.write_text("hello"), "no complete data set"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "no complete data set"),
@@ -195,9 +194,10 @@ def test_damaged_files_are_noticed(path, tmp_path, damage, message):
         load_dataset(str(copy))
 
 
-def test_a_folder_is_no_data_set(tmp_path):
-    with pytest.raises(ValueError, match="is no file"):
-        load_dataset(tmp_path)
+@pytest.mark.parametrize("name", ["", "missing.h5"])
+def test_a_data_set_is_a_file(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="is no file; wanted a data set"):
+        load_dataset(tmp_path / name)
 
 
 def test_a_data_set_can_be_sent_to_another_process(dataset):

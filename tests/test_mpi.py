@@ -56,4 +56,4 @@ def test_meshes_are_distributed_and_assembly_refuses_them() -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["refused", "refused"]
+    assert result.stdout.count("refused") == 2  # lines of two processes may run together

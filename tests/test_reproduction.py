@@ -1,6 +1,7 @@
 """The commands, and the whole study in small: from data to report, resumed where it stopped."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -21,7 +22,7 @@ def tiny_study(monkeypatch):
     outside = {"murray_tree": dataclasses.replace(TINY, generators=("murray_tree",))}
     outside["5 cells"] = dataclasses.replace(TINY, num_cells=5)
     monkeypatch.setattr(reproduction, "DISTRIBUTIONS", {"paper": TINY})
-    monkeypatch.setattr(reproduction, "OUTSIDE", outside)
+    monkeypatch.setattr(reproduction, "OUT_OF_DISTRIBUTION", outside)
     monkeypatch.setattr(reproduction, "STAGES", {"short-static": STATIC, "short-dynamic": DYNAMIC})
     for name, number in {"NUM_TRAINING": 3, "NUM_TEST": 2, "NUM_OUTSIDE": 1}.items():
         monkeypatch.setattr(reproduction, name, number)
@@ -38,10 +39,10 @@ def test_one_command_goes_from_data_to_report(tmp_path, capsys, monkeypatch):
     main(["reproduce", "short", str(tmp_path)])
     assert capsys.readouterr().out == f"report: {tmp_path}/report/report.md\n"
     results = load_results(tmp_path / "evaluation.json")
-    assert [*results.evaluations] == [reproduction.FIRST, "murray_tree", "5 cells"]
+    assert [*results.evaluations] == [reproduction.IN_DISTRIBUTION, "murray_tree", "5 cells"]
     first, tree, _ = (e.measurements["canonical"] for e in results.evaluations.values())
-    assert [*first] == ["none", "jacobi", "static", "dynamic"]
-    assert [*tree] == ["jacobi", "static", "dynamic"]
+    assert [*first] == ["none", "jacobi", "multigrid", "static", "dynamic"]
+    assert [*tree] == ["multigrid", "static", "dynamic"]
     assert [*results.profiles] == [*learning.FAMILIES]
     assert [epoch.epoch for epoch in results.epochs] == [0, 1]
     assert (
@@ -81,6 +82,15 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     assert [*results.evaluations] == [*data]
     assert len(seen) == 1 + len(data)
 
+    # Other data are measured anew, sines and all, in their order; the others are kept.
+    first, *others = data.items()
+    swapped = dict([others[0], first, *others[1:]])
+    again = reproduction.evaluate_data_sets(tmp_path / "results.json", swapped, weights)
+    assert [*again.evaluations] == [*swapped]
+    assert len(seen) == 1 + len(data)
+    profile = again.profiles["random"]["dynamic"]
+    assert profile.data.content_hash == learning.load_dataset(others[0][1]).content_hash
+
     learning.save_weights(learning.UNet(), tmp_path / "unet.safetensors")
     with pytest.raises(ValueError, match="results of other weights; wanted"):
         reproduction.evaluate_data_sets(tmp_path / "results.json", data, weights)
@@ -102,7 +112,19 @@ def test_each_step_is_a_command(tmp_path, capsys):
     main(["evaluate", str(results), "--data", f"few={data}", "--weights", f"static={best}"])
     assert [*load_results(results).evaluations] == ["few"]
     main(["report", str(tmp_path / "report"), str(results), "--static", str(run)])
-    assert "0.4" in (tmp_path / "report" / "report.md").read_text()  # the paper's static loss
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert f"`python -m learning evaluate {results} --data few={data} --weights" in page
+    [row] = re.findall(r"^\| static \| residual \|.*", page, flags=re.MULTILINE)
+    assert row.endswith("| 0.4 |")  # where the paper's loss settles
+
+    dynamic = tmp_path / "dynamic"
+    start = ["--start", str(best), "--num-steps", "2", *short.split()]
+    main(["train", "paper-dynamic", str(data), str(dynamic), *start])
+    weights = f"dynamic={dynamic / 'best.safetensors'}"
+    followed = tmp_path / "followed.json"
+    options = ["--data", f"few={data}", "--weights", weights, "--run", str(dynamic)]
+    main(["evaluate", str(followed), *options])
+    assert [epoch.epoch for epoch in load_results(followed).epochs] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +149,12 @@ def test_data_sets_need_names(capsys):
 def test_unknown_protocols_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"protocol='long'; wanted one of \['paper', 'short'\]"):
         reproduction.reproduce("long", tmp_path)
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="got 2 processes; wanted one"):
+        reproduction.reproduce("short", tmp_path)
 
 
 def test_each_protocol_has_both_stages():

@@ -26,6 +26,7 @@ def test_every_method_reaches_the_direct_solution(system, preconditioner, method
     result = learning.solve(system, preconditioner, method, rtol=1e-10)
     exact = np.linalg.solve(system.S @ np.eye(len(system.g)), system.g)
     assert result.converged
+    assert result.method == method
     assert np.linalg.norm(system.g - system.S @ result.x) <= 1.01e-10 * np.linalg.norm(system.g)
     assert result.residual_norms.shape == (result.iterations + 1,)
     np.testing.assert_allclose(result.x, exact, rtol=0, atol=1e-7)
@@ -59,6 +60,30 @@ class Of:
         return self.apply
 
 
+class Declared(Of):
+    """One that says what it is."""
+
+    def __init__(self, is_linear, is_symmetric):
+        super().__init__(lambda r: r)
+        self.is_linear, self.is_symmetric = is_linear, is_symmetric
+
+
+@pytest.mark.parametrize(("preconditioner", "method"), [
+    (learning.Identity(), "cg"),
+    (learning.Jacobi(), "cg"),
+    (learning.UNetPreconditioner(learning.UNet()), "fgmres"),
+    (Declared(True, True), "cg"),
+    (Declared(True, False), "fgmres"),
+    (Declared(False, True), "fgmres"),
+    (Of(lambda r: r), "fgmres"),
+])  # fmt: skip
+def test_the_method_suits_what_the_preconditioner_declares(system, preconditioner, method):
+    result = learning.solve(system, preconditioner, max_iterations=3)
+    assert result.method == method
+    named = learning.solve(system, preconditioner, method, max_iterations=3)
+    np.testing.assert_array_equal(result.residual_norms, named.residual_norms)
+
+
 def test_a_preconditioner_that_is_not_positive_is_left_to_the_flexible_methods(system):
     negative = Of(lambda r: -r)
     assert learning.solve(system, negative).converged
@@ -70,7 +95,7 @@ def test_a_preconditioner_that_is_not_positive_is_left_to_the_flexible_methods(s
 
 @pytest.mark.parametrize(("preconditioner", "arguments", "message"), [
     (learning.Jacobi(), {"method": "gmres"},
-     r"got method='gmres'; wanted one of \('fgmres', 'cg', 'flexible_cg'\)"),
+     r"got method='gmres'; wanted one of \('auto', 'fgmres', 'cg', 'flexible_cg'\)"),
     (learning.UNet(), {}, r"got UNet\(.*as preconditioner; .*UNetPreconditioner\(model\)"),
     (learning.Jacobi, {}, r"got <class .*Jacobi'> as preconditioner; .*Use .* Jacobi\(\)"),
     (Of(lambda r: r[:, :-1]), {},

@@ -86,35 +86,41 @@ def test_a_run_leaves_weights_history_and_configuration(static, dataset):
     assert static.configuration["data"] == dataset.content_hash
 
 
-def test_validation_loss_is_that_of_the_problems_left_out(static, dataset):
+def test_validation_loss_is_that_of_the_last_problems(static, dataset):
     model = load_weights(static.path / "last.safetensors").model
     losses = []
-    for i in (6, 7):
+    for i in (8, 9):
         systems = [dataset[i].reduced]
         batch = learning.batch_systems(systems)
         for k, family in enumerate(STATIC.families):
-            rng = np.random.default_rng([STATIC.seed, training.VALIDATION, i, k])
-            f = torch.tensor(right_hand_side(dataset[i], family, rng))[None]
+            seed = [training.RIGHT_HAND_SIDES, STATIC.seed, training.VALIDATION, i, k]
+            f = right_hand_side(dataset[i], family, np.random.default_rng(seed))
             precondition = learning.UNetPreconditioner(model).setup(systems, batch)
-            losses.append(learning.residual_loss(batch, f, precondition).item())
+            losses.append(learning.residual_loss(batch, torch.tensor(f)[None], precondition).item())
     assert history(static.path)[-1]["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-@pytest.mark.parametrize("batches", [1, 3, 4])
-def test_a_killed_run_ends_as_one_that_was_not(static, dataset, tmp_path, monkeypatch, batches):
-    """An epoch has three batches: kills in the first epoch, at its end, and in the second."""
-    left = [batches]
-    take_step = training._Trainer._step
+@pytest.mark.parametrize("state_seconds", [0.0, float("inf")])
+@pytest.mark.parametrize(
+    ("place", "calls"),
+    [("_step", 0), ("_step", 2), ("_validate", 0), ("save", 1), ("_step", 4), ("_validate", 1)],
+)
+def test_a_killed_run_ends_as_one_that_was_not(
+    static, dataset, tmp_path, monkeypatch, place, calls, state_seconds
+):
+    """An epoch has three batches. Kill before a batch, its validation, or its state is written."""
+    owner = runs.RunFolder if place == "save" else training._Trainer
+    method, left = getattr(owner, place), [calls]
 
-    def step_or_die(self, samples, rate):
+    def call_or_die(*args):
         if left[0] == 0:
             raise KeyboardInterrupt
         left[0] -= 1
-        return take_step(self, samples, rate)
+        return method(*args)
 
-    monkeypatch.setattr(training, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(training, "STATE_SECONDS", state_seconds)
     with monkeypatch.context() as patch:
-        patch.setattr(training._Trainer, "_step", step_or_die)
+        patch.setattr(owner, place, call_or_die)
         with pytest.raises(KeyboardInterrupt):
             train(STATIC, dataset, tmp_path, progress=False)
     train(STATIC, dataset, tmp_path, progress=False)
@@ -182,27 +188,35 @@ def test_starts_from_given_weights(static, dataset, tmp_path):
     assert_same_weights(tmp_path / "epochs/0000.safetensors", static.best)
 
 
-@pytest.mark.timeout(200)
-def test_two_processes_train_as_one(static, data_file, tmp_path):
+@pytest.mark.timeout(250)
+@pytest.mark.parametrize("batch_size", [5, 1])
+def test_two_processes_train_as_one(dataset, data_file, tmp_path, batch_size):
+    """With batches of one, the second process has nothing but zeros to add."""
+    stage = dataclasses.replace(STATIC, batch_size=batch_size, num_problems=3, num_epochs=1)
     script = (
         "import sys; from learning.stages import Stage; from learning.training import train\n"
-        "from learning.data import load_dataset\n"
-        f"train({STATIC!r}, load_dataset(sys.argv[1]), sys.argv[2], progress=False)\n"
+        "from learning.data import load_dataset; from learning.weights import load_weights\n"
+        f"run = train({stage!r}, load_dataset(sys.argv[1]), sys.argv[2], progress=False)\n"
+        "load_weights(run.best)  # as the next stage does, in each process\n"
     )
     (tmp_path / "script.py").write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     result = subprocess.run(
-        [*command, tmp_path / "script.py", data_file, tmp_path / "run"],
+        [*command, tmp_path / "script.py", data_file, tmp_path / "two"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=200,
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    for got, wanted in zip(history(tmp_path / "run"), history(static.path), strict=True):
+    one = train(stage, dataset, tmp_path / "one", progress=False)
+    for got, wanted in zip(history(tmp_path / "two"), history(one.path), strict=True):
         assert got == pytest.approx(wanted, rel=1e-4)
+    for name, tensor in tensors(one.best).items():
+        got = tensors(tmp_path / "two" / "best.safetensors")[name]
+        torch.testing.assert_close(got, tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_curves_for_tensorboard_want_the_package(dataset, tmp_path, monkeypatch):
@@ -228,10 +242,37 @@ def test_a_loss_that_is_not_finite_names_its_sample(dataset, tmp_path, monkeypat
 
     monkeypatch.setattr(training, "right_hand_side", spoiled)
     monkeypatch.setattr(training, "residual_loss", overflowing)
-    message = "epoch 1, from problem 4 with its random load; wanted numbers"
+    message = "epoch 1, from problem 4 with its random right-hand side; wanted"
     with pytest.raises(FloatingPointError, match=message):
         train(STATIC, dataset, tmp_path, progress=False)
     assert (tmp_path / "epochs/0000.safetensors").exists()
+
+
+def test_a_validation_loss_that_is_not_finite_names_its_sample(dataset, tmp_path, monkeypatch):
+    def spoiled(problem, family, rng):
+        f = right_hand_side(problem, family, rng)
+        return np.nan * f if problem is dataset[9] else f
+
+    monkeypatch.setattr(training, "right_hand_side", spoiled)
+    with pytest.raises(FloatingPointError, match="after epoch 1, from problem 9 with its canon"):
+        train(STATIC, dataset, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(("num_epochs", "kept"), [(2, 3), (30, 31), (31, 17), (250, 29)])
+def test_weights_of_some_epochs_are_kept_the_first_and_last_among_them(
+    dataset, tmp_path, monkeypatch, num_epochs, kept
+):
+    def one_epoch(self, _):
+        self.state.epoch += 1
+        self.state.history.append(dict.fromkeys(runs.COLUMNS, float(self.state.epoch)))
+
+    monkeypatch.setattr(training._Trainer, "run_epoch", one_epoch)
+    monkeypatch.setattr(runs.RunFolder, "save", lambda *_: None)
+    monkeypatch.setattr(runs, "save_weights", lambda *args: written.append(args[1]))
+    written = []
+    train(dataclasses.replace(STATIC, num_epochs=num_epochs), dataset, tmp_path, progress=False)
+    epochs = [int(file.stem) for file in written if file.parent.name == "epochs"]
+    assert (epochs[0], epochs[-1], len(epochs)) == (0, num_epochs, kept)
 
 
 def test_another_run_in_the_folder_is_kept(static, dataset):
@@ -248,11 +289,13 @@ def test_too_few_problems_are_refused(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "energy"}, "got the loss 'energy'; wanted one of"),
+        ({"loss": "energy"}, "got loss='energy'; wanted one of"),
         ({"families": ("canonical", "smooth")}, "smooth.*wanted some of"),
         ({"families": ()}, "wanted some of"),
         ({"batch_size": 0}, "got batch_size=0"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0; wanted a positive"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0.* wanted a positive"),
+        ({"static_weight": 1.5}, "static_weight=1.5.* one from 0 to 1"),
+        ({"seed": -1}, "seed=-1.* not negative"),
     ],
 )
 def test_wrong_stages_are_refused(change, message):

@@ -6,7 +6,6 @@ import torch
 
 import learning
 import mixeddim as md
-from learning.unet import distance_to_network
 
 ROWS = {
     ("first", "second"): 13_840,
@@ -71,7 +70,7 @@ def test_dofs_meet_the_network_in_grid_order(systems):
             np.testing.assert_allclose(inputs[:, 1], distances, rtol=1e-6)
             return inputs[:, :1]
 
-    distances = np.stack([distance_to_network(system) for system in systems])
+    distances = np.stack([system.distance_to_network for system in systems])
     batch = learning.batch_systems(systems)
     z = learning.UNetPreconditioner(First(1, 1)).setup(systems, batch)(batch.g)
     scale = torch.tensor([np.sqrt(np.mean(s.A_33.diagonal() ** 2)) for s in systems])
@@ -83,7 +82,24 @@ def test_distance_is_that_to_the_network(systems):
     x, y, z = np.meshgrid(*(np.linspace(0, 1, n) for n in (6, 5, 7)), indexing="ij")
     nodes = np.stack([x, y, z], axis=-1)[..., None, :]
     expected = np.linalg.norm(nodes - system.points, axis=-1).min(axis=-1)
-    np.testing.assert_allclose(distance_to_network(system), expected, atol=1e-12)
+    np.testing.assert_allclose(system.distance_to_network, expected, atol=1e-12)
+
+
+def test_no_unit_of_length_matters(unet):
+    def correction(unit):
+        box = md.create_box(6, upper=(unit, unit, unit))
+        graph = md.random_vascular_graph(8, 0.05 * unit, 0, upper=(unit, unit, unit))
+        network = md.create_network(graph, box.spacing)
+        coefficients = md.Coefficients(
+            k_3d=1.0, sigma_3d=unit**-2, k_1d=unit**2, permeability=1 / unit
+        )
+        system = md.reduce(md.assemble(box, network, coefficients))
+        batch = learning.batch_systems([system])
+        r = torch.linspace(-1, 1, len(system.g), dtype=torch.float64)[None]
+        with torch.no_grad():
+            return learning.UNetPreconditioner(unet).setup([system], batch)(r)
+
+    torch.testing.assert_close(1000 * correction(1000.0), correction(1.0), rtol=1e-3, atol=1e-6)
 
 
 def test_a_mesh_without_a_grid_is_an_error(unet):

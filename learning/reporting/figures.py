@@ -32,15 +32,26 @@ __all__ = [
 LABELS: Final = {
     "none": "none",
     "jacobi": "Jacobi",
+    "multigrid": "geometric multigrid",
     "static": "U-Net, static",
     "dynamic": "U-Net, dynamic",
 }
 """Names of preconditioners, as they are written."""
 
 # Told apart with every kind of colour vision (Okabe & Ito), and by their dashes in grey.
-COLOURS: Final = {"none": "#4d4d4d", "jacobi": "#E69F00", "static": "#0072B2", "dynamic": "#D55E00"}
-SPARE_COLOURS: Final = ("#009E73", "#CC79A7", "#56B4E9", "#000000")
-DASHES: Final[Mapping[str, Any]] = {"none": (0, (1, 1)), "jacobi": (0, (4, 1, 1, 1))}
+COLOURS: Final = {
+    "none": "#4d4d4d",
+    "jacobi": "#E69F00",
+    "multigrid": "#009E73",
+    "static": "#0072B2",
+    "dynamic": "#D55E00",
+}
+SPARE_COLOURS: Final = ("#CC79A7", "#56B4E9", "#000000")
+DASHES: Final[Mapping[str, Any]] = {
+    "none": (0, (1, 1)),
+    "jacobi": (0, (4, 1, 1, 1)),
+    "multigrid": (0, (4, 1.5)),
+}
 PAPER_GREY: Final = "#8c8c8c"
 EPOCH_COLOURS: Final = LinearSegmentedColormap.from_list(
     "epochs", ["#9ecae1", "#2171b5", "#08214d"]

@@ -246,7 +246,8 @@ def _out_of_distribution(inputs: _Inputs, folder: Path) -> str | None:  # noqa: 
         f"{' or '.join(map(str, limits))}. The paper has no such table.",
     ]
     for family in _names(evaluation.measurements for _, evaluation in evaluations):
-        names = _names(evaluation.measurements.get(family, {}) for _, evaluation in evaluations)
+        outside = evaluations[1:]  # what was measured there is shown of the first one too
+        names = _names(evaluation.measurements.get(family, {}) for _, evaluation in outside)
         rows = []
         for data_set, evaluation in evaluations:
             by_name = evaluation.measurements.get(family, {})

@@ -1,0 +1,37 @@
+"""Where tensors live, and how exactly an accelerator computes there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["exact_convolutions", "usable_device"]
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """Return a device on which torch can compute here.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    try:
+        return torch.zeros(1, device=device).device
+    except (AssertionError, RuntimeError) as error:  # torch raises both for devices it lacks
+        raise ValueError(
+            f"got device={str(device)!r}, which PyTorch cannot use here ({error}); wanted one that "
+            "it can, such as 'cpu'. Choose that, or install PyTorch for your accelerator."
+        ) from error
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Keep cuDNN from rounding float32 to TF32 inside, and from algorithms that vary.
+
+    By default it does both. An operator amplifies rounding of a correction as much as it is rough.
+    """
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
