@@ -7,13 +7,16 @@ from importlib import resources
 
 import torch
 
-from learning.preconditioner import Preconditioner
+from learning.devices import usable_device
 from learning.unet import UNetPreconditioner
 from learning.weights import load_weights
 
 __all__ = ["PRETRAINED", "load_preconditioner", "load_pretrained", "pretrained_card"]
 
-PRETRAINED: dict[str, str] = {}
+PRETRAINED = {
+    "unet-static": "0911eb74ed1ab64465aba7746fbd6081960de3ece66c3784580495d057862d31",
+    "unet-dynamic": "cb1209760c67ec5ace9193a3f95ccad4769aad3ccf377f883c2172b2425ba0ac",
+}
 """SHA-256 of the tensors of each model in learning/pretrained_weights, by name.
 
 A file that was exchanged is noticed: the hash inside it may fit its tensors, this one does not. The
@@ -23,7 +26,7 @@ README of that folder says how to add a model.
 _FOLDER = resources.files("learning") / "pretrained_weights"
 
 
-def load_pretrained(name: str, device: torch.device | str = "cpu") -> Preconditioner:
+def load_pretrained(name: str, device: torch.device | str = "cpu") -> UNetPreconditioner:
     """Load a preconditioner that comes with the package.
 
     Args:
@@ -42,7 +45,7 @@ def load_pretrained(name: str, device: torch.device | str = "cpu") -> Preconditi
 
 def load_preconditioner(
     path: str | os.PathLike[str], device: torch.device | str = "cpu"
-) -> Preconditioner:
+) -> UNetPreconditioner:
     """Load a preconditioner from a file of weights, such as the `best.safetensors` of a run.
 
     Args:
@@ -82,7 +85,7 @@ def _check_name(name: str) -> None:
 
 def _load(
     path: str | os.PathLike[str], device: torch.device | str, sha256: str | None = None
-) -> Preconditioner:
+) -> UNetPreconditioner:
     weights = load_weights(path)
     if sha256 is not None and weights.sha256 != sha256:
         raise ValueError(
@@ -90,11 +93,4 @@ def _load(
             "those of this version of the package. Install it again, or use "
             "load_preconditioner(path) if you mean these weights."
         )
-    try:
-        model = weights.model.to(device)
-    except (AssertionError, RuntimeError) as error:  # torch raises both for devices it lacks
-        raise ValueError(
-            f"got device={str(device)!r}, which PyTorch cannot use here ({error}); wanted one that "
-            "it can, such as 'cpu'. Choose that, or install PyTorch for your accelerator."
-        ) from error
-    return UNetPreconditioner(model)
+    return UNetPreconditioner(weights.model.to(usable_device(device)))

@@ -1,5 +1,6 @@
 """Pretrained preconditioners: those that ship, and the way they and a user's own are loaded."""
 
+import json
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 import learning
 import mixeddim as md
 from learning import pretrained
+from learning.distributions import DISTRIBUTIONS, to_json
 from learning.pretrained import (
     PRETRAINED,
     load_preconditioner,
@@ -37,6 +39,7 @@ def system():
 
 
 def test_each_model_has_its_weights_its_card_and_its_row_in_the_table():
+    assert {*PRETRAINED} == {"unet-static", "unet-dynamic"}
     assert {file.stem for file in FOLDER.glob("*.safetensors")} == {*PRETRAINED}
     assert {file.stem for file in FOLDER.glob("*.md")} - {"README"} == {*PRETRAINED}
 
@@ -50,11 +53,27 @@ def test_a_shipped_model_helps_on_a_grid_it_was_not_trained_on(name):
     assert result.iterations < without.iterations
 
 
+@pytest.mark.parametrize(("name", "most"), [("unet-static", 26.71), ("unet-dynamic", 12.86)])
+def test_a_shipped_model_takes_no_more_iterations_than_the_papers(name, most):
+    """On three graphs of the paper's regime, from seeds beyond those that data sets draw."""
+    preconditioner = load_pretrained(name)
+    box = md.create_box(20)
+    iterations = []
+    for seed in range(2**31, 2**31 + 3):
+        network = md.create_network(md.random_vascular_graph(40, 0.05, seed), box.spacing)
+        system = md.reduce(md.assemble(box, network, md.Coefficients(sigma_3d=1.0)))
+        result = learning.solve(system, preconditioner)
+        assert result.converged
+        iterations.append(result.iterations)
+    assert sum(iterations) / 3 <= most
+
+
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_a_shipped_model_is_small_and_says_how_it_was_trained(name):
     file = FOLDER / f"{name}.safetensors"
     assert file.stat().st_size < 5e6
-    assert load_weights(file).metadata["training"]
+    training = json.loads(load_weights(file).metadata["training"])
+    assert training["distribution"] == json.loads(to_json(DISTRIBUTIONS["paper"]))
     assert len(pretrained_card(name)) > 500
 
 

@@ -11,7 +11,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
@@ -19,6 +19,7 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert names["solution"].mass_balance.error < 1e-9  # type: ignore[attr-defined]
     assert names["v"].grad.shape == names["v"].shape  # type: ignore[attr-defined]
     assert names["result"].converged  # type: ignore[attr-defined]
+    assert names["ksp"].getConvergedReason() > 0  # type: ignore[attr-defined]
     assert 0 < names["loss"].item() < 1  # type: ignore[attr-defined]
     assert (tmp_path / "tissue.png").stat().st_size > 50_000
 

@@ -113,7 +113,7 @@ def test_each_step_is_a_command(tmp_path, capsys):
     assert [*load_results(results).evaluations] == ["few"]
     main(["report", str(tmp_path / "report"), str(results), "--static", str(run)])
     page = (tmp_path / "report" / "report.md").read_text()
-    assert f"`python -m learning evaluate {results} --data few={data} --weights" in page
+    assert f"\npython -m learning evaluate {results} --data few={data} --weights" in page
     [row] = re.findall(r"^\| static \| residual \|.*", page, flags=re.MULTILINE)
     assert row.endswith("| 0.4 |")  # where the paper's loss settles
 

@@ -82,8 +82,8 @@ def iteration_histograms(evaluation: Evaluation) -> Figure:
     edges = _bins(int(counts.min()), int(counts.max()))
     for axes, (family, measurements) in zip(rows, families.items(), strict=True):
         for name, measurement in measurements.items():
-            if name == "jacobi" and "none" in measurements:
-                continue  # close to none, and would hide it
+            if name in ("jacobi", "multigrid") and "none" in measurements:
+                continue  # they would hide those that the paper has
             share = np.histogram(measurement.iterations, edges)[0] / len(measurement.iterations)
             colour = _colour(name, measurements)
             axes.stairs(100 * share, edges, fill=True, color=colour, alpha=0.75)

@@ -12,7 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from learning.reporting import figures, paper, tables
-from learning.reporting.provenance import TrainingRun, made_by, read_run, training_table, unseen
+from learning.reporting.provenance import (
+    TrainingRun,
+    made_by,
+    read_run,
+    shortened,
+    training_table,
+    unseen,
+)
 from learning.results import Evaluation, Results, load_results
 from mixeddim.tensors import replacing
 
@@ -126,6 +133,9 @@ def _protocol(inputs: _Inputs, folder: Path) -> str | None:  # noqa: ARG001
     if inputs.weights:
         hashes = (f"{_label(name)} `{sha256[:12]}`" for name, sha256 in inputs.weights.items())
         parts.append(f"Weights, by SHA-256: {', '.join(hashes)}.")
+    if inputs.evaluations:
+        commands = dict.fromkeys(command for command, _, _ in inputs.evaluations)
+        parts.append("\n".join(["Evaluated by", "", "```", *commands, "```"]))
     return "\n\n".join(parts) if len(parts) > 1 else None
 
 
@@ -256,7 +266,7 @@ def _out_of_distribution(inputs: _Inputs, folder: Path) -> str | None:  # noqa: 
             rows.append([data_set, changed, str(evaluation.data.num_problems), *cells])
         header = ["data set", "differs by", "graphs", *map(_label, names)]
         parts += [f"### {family.capitalize()} right-hand sides", tables.table(header, rows)]
-    commands = dict.fromkeys(f"`{command}`" for command, _, _ in inputs.evaluations)
+    commands = dict.fromkeys(f"`{shortened(command)}`" for command, _, _ in inputs.evaluations)
     return "\n\n".join([*parts, f"Made by {', '.join(commands)}."])
 
 

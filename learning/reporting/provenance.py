@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from learning.reporting import paper, tables
 from learning.results import DataSummary
 
-__all__ = ["TrainingRun", "made_by", "read_run", "training_table", "unseen"]
+__all__ = ["TrainingRun", "made_by", "read_run", "shortened", "training_table", "unseen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +88,18 @@ _ROWS: Final = {
 }
 
 
+def shortened(command: str) -> str:
+    """Return the first words of a long command; the page has it in full elsewhere."""
+    words = command.split()
+    return command if len(words) <= 6 else " ".join([*words[:5], "…"])
+
+
 def made_by(command: str, runs: Mapping[str, TrainingRun]) -> str:
     """Say which command made a table, and what differs from the paper."""
-    text = f"Made by `{command}`. Unlike the paper: our own graphs, and the regime as we read it"
+    text = (
+        f"Made by `{shortened(command)}`. Unlike the paper: our own graphs, and the regime as we "
+        "read it"
+    )
     for stage, run in runs.items():
         facts, expected = run.facts, paper.TRAINING[stage]
         counts = [(noun, facts[key], expected[key]) for key, noun in _COUNTS if key in facts]

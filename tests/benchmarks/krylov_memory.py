@@ -1,6 +1,6 @@
 """Peak memory and time of one step of dynamic training, with and without checkpointing.
 
-    python tests/benchmarks/krylov_memory.py             (about fifteen minutes on one core)
+    python tests/benchmarks/krylov_memory.py             (five minutes on one core)
 
 One step: the sine loss of the U-Net over m steps of FGMRES in float32, forward and backward. Prints
 a Markdown table. Each case runs in a process of its own, whose peak of resident memory is that of
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--grids", type=int, nargs="+", default=[20, 32], help="cells n a side")
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20], help="Krylov steps m")
-    parser.add_argument("--batch", type=int, default=1, help="systems in a batch")
+    parser.add_argument("--batch", type=int, default=4, help="systems in a batch")
     parser.add_argument("--problems", type=Path, help="folder of problems; a temporary one if none")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # one case, in a process of its own
     arguments = parser.parse_args()
