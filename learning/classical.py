@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,54 +30,48 @@ _SWEEP = ("gauss_seidel", {"sweep": "symmetric"})
 _SMOOTHERS = {"presmoother": _SWEEP, "postsmoother": _SWEEP}
 
 
+class _AlgebraicMultigrid:
+    """A V(1,1) cycle of PyAMG on A_33, set up by the function of PyAMG that `_build` names."""
+
+    is_linear = is_symmetric = True
+    _build: ClassVar[str]
+
+    def setup(
+        self,
+        systems: Sequence[ReducedSystem],
+        batch: SystemBatch,  # noqa: ARG002
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Coarsen each A_33, and return the map r -> M r (see `Preconditioner`).
+
+        Raises:
+            ImportError: If PyAMG is not installed.
+        """
+        build = getattr(_pyamg(), self._build)
+        maps = []
+        for system in systems:
+            with _seeded():  # some estimate eigenvalues from random vectors
+                maps.append(_cycle(build(_csr_matrix(system.A_33), **_SMOOTHERS)))
+        return on_host(maps)
+
+
 @dataclass(frozen=True)
-class RugeStuben:
+class RugeStuben(_AlgebraicMultigrid):
     """A V(1,1) cycle of classical algebraic multigrid on A_33, symmetric Gauss-Seidel.
 
     Ruge & Stüben 1987, doi:10.1137/1.9781611971057.ch4, with PyAMG's defaults.
     """
 
-    is_linear = is_symmetric = True
-
-    def setup(
-        self,
-        systems: Sequence[ReducedSystem],
-        batch: SystemBatch,  # noqa: ARG002
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Coarsen each A_33, and return the map r -> M r (see `Preconditioner`).
-
-        Raises:
-            ImportError: If PyAMG is not installed.
-        """
-        build = _pyamg().ruge_stuben_solver
-        return on_host([_cycle(build(_csr_matrix(s.A_33), **_SMOOTHERS)) for s in systems])
+    _build = "ruge_stuben_solver"
 
 
 @dataclass(frozen=True)
-class SmoothedAggregation:
+class SmoothedAggregation(_AlgebraicMultigrid):
     """A V(1,1) cycle of smoothed aggregation on A_33, symmetric Gauss-Seidel.
 
     Vaněk, Mandel & Brezina 1996, doi:10.1007/BF02238511, with PyAMG's defaults.
     """
 
-    is_linear = is_symmetric = True
-
-    def setup(
-        self,
-        systems: Sequence[ReducedSystem],
-        batch: SystemBatch,  # noqa: ARG002
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Coarsen each A_33, and return the map r -> M r (see `Preconditioner`).
-
-        Raises:
-            ImportError: If PyAMG is not installed.
-        """
-        build = _pyamg().smoothed_aggregation_solver
-        maps = []
-        for system in systems:
-            with _seeded():  # it estimates eigenvalues from random vectors
-                maps.append(_cycle(build(_csr_matrix(system.A_33), **_SMOOTHERS)))
-        return on_host(maps)
+    _build = "smoothed_aggregation_solver"
 
 
 @contextmanager

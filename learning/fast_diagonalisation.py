@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigh_tridiagonal
 
-from learning.operators import SystemBatch
+from learning.operators import SystemBatch, grids_of
 from mixeddim.tensors import Grid, ReducedSystem, sparse_csr
 
 __all__ = ["FastDiagonalisation"]
@@ -66,7 +66,7 @@ class FastDiagonalisation:
                 f"first and the last are fixed) along each axis are {sorted(axes)}; wanted one "
                 "kind in a batch. Batch each on its own."
             )
-        inverse = _BoxInverse.of(parts, _grid_of(systems[0]), batch)
+        inverse = _BoxInverse.of(parts, grids_of(systems)[0], batch)
         identity_part = torch.tensor(np.stack([part.fixed_inverse for part in parts])).to(batch.g)
         correct = _woodbury(inverse, systems, batch) if self.corrects_coupling else None
 
@@ -101,7 +101,7 @@ class _Parts:
 
 
 def _parts(system: ReducedSystem) -> _Parts:
-    grid, K = _grid_of(system), system.K
+    [grid], K = grids_of([system]), system.K
     diagonal = K.diagonal()
     is_fixed = np.add.reduceat(np.abs(K.data), K.indptr[:-1]) == diagonal
     sides = grid.to_grid(is_fixed)
@@ -334,12 +334,3 @@ def _capacitance(inverse: _BoxInverse, system: ReducedSystem, L_11: torch.Tensor
     inner = torch.linalg.cholesky(one + L.mT @ ((G + G.mT) / 2) @ L)
     half = torch.linalg.solve_triangular(inner, (E[:, None] * L).mT, upper=False)
     return half.mT @ half
-
-
-def _grid_of(system: ReducedSystem) -> Grid:
-    if system.grid is None:
-        raise ValueError(
-            "got a system on a mesh without a grid; wanted a structured box, whose eigenvectors "
-            "are known. Use create_box, or RugeStuben() on this mesh."
-        )
-    return system.grid

@@ -22,7 +22,7 @@ import torch
 from scipy import sparse
 
 from learning.cycles import LinearMap
-from learning.operators import SystemBatch
+from learning.operators import SystemBatch, grids_of
 from learning.smoothers import chebyshev, l1_jacobi, low_rank
 from learning.sparse import (
     SparseMap,
@@ -33,7 +33,7 @@ from learning.sparse import (
     symmetric_map,
 )
 from learning.transfer import axes_of, coarsened, coupling_along_axes, interpolation
-from mixeddim.tensors import Grid, ReducedSystem
+from mixeddim.tensors import ReducedSystem
 
 __all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hierarchy", "v_cycle"]
 
@@ -184,7 +184,7 @@ def create_hierarchy(
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
     """
-    grids = _grids_of(systems)
+    grids = grids_of(systems)
     num_points = max(len(system.weights) for system in systems)
     n_1 = batch.L_11.shape[1]
     A_0 = block_diagonal([system.K + system.M for system in systems], grids[0].node_of_dof.size)
@@ -248,15 +248,3 @@ def _coupling(N: SparseMap, inverse_11: torch.Tensor) -> LinearMap:
 def _scaled(system: ReducedSystem, A: sparse.csr_array) -> sparse.csr_array:
     """Scale the rows of a matrix, one for each point, by the roots of weight times conductance."""
     return (sparse.diags_array(np.sqrt(system.weights * system.beta)) @ A).tocsr()
-
-
-def _grids_of(systems: Sequence[ReducedSystem]) -> list[Grid]:
-    grids = [system.grid for system in systems if system.grid is not None]
-    shapes = {grid.shape for grid in grids}
-    if len(grids) < len(systems) or len(shapes) != 1:
-        without = len(systems) - len(grids)
-        raise ValueError(
-            f"got {without} systems without a grid and others on grids of {sorted(shapes)} nodes; "
-            "wanted structured boxes of one shape. Use create_box, and batch each shape on its own."
-        )
-    return grids

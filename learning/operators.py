@@ -13,7 +13,7 @@ from learning.cycles import LinearMap
 from learning.sparse import block_diagonal, factor_solver
 from mixeddim.tensors import Grid, ReducedSystem, SymmetricProduct, sparse_csr
 
-__all__ = ["SystemBatch", "batch_systems"]
+__all__ = ["SystemBatch", "batch_systems", "grids_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +83,14 @@ def batch_systems(
         device: Where the tensors live.
 
     Raises:
-        ValueError: If there is none, or their numbers of tissue dofs differ.
+        ValueError: If there is none, one is not reduced, or their numbers of tissue dofs differ.
     """
+    for system in systems:
+        if not isinstance(system, ReducedSystem):
+            raise ValueError(
+                f"got a {type(system).__name__}; wanted a ReducedSystem. Reduce it with "
+                "mixeddim.reduce(system)."
+            )
     sizes = sorted({len(system.b_3) for system in systems})
     if len(sizes) != 1:
         raise ValueError(
@@ -111,3 +117,24 @@ def batch_systems(
         g=torch.tensor(np.stack([system.g for system in systems]), dtype=dtype, device=device),
         grid=systems[0].grid,
     )
+
+
+def grids_of(systems: Sequence[ReducedSystem]) -> list[Grid]:
+    """Return the grid of each system; all live on structured boxes of one shape.
+
+    Raises:
+        ValueError: If one has no grid, or their numbers of nodes along the axes differ.
+    """
+    grids = [system.grid for system in systems if system.grid is not None]
+    if len(grids) < len(systems):
+        raise ValueError(
+            "got a system on a mesh without a grid; wanted one on a structured box. Use "
+            "create_box, or RugeStuben() on this mesh."
+        )
+    shapes = sorted({grid.shape for grid in grids})
+    if len(shapes) != 1:
+        raise ValueError(
+            f"got systems on grids of {shapes} nodes; wanted one shape in a batch. Batch each on "
+            "its own."
+        )
+    return grids

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from learning.devices import exact_convolutions
-from learning.operators import SystemBatch
-from mixeddim.tensors import Grid, ReducedSystem
+from learning.operators import SystemBatch, grids_of
+from mixeddim.tensors import ReducedSystem
 
 __all__ = ["UNet", "UNetPreconditioner"]
 
@@ -105,13 +105,7 @@ class UNetPreconditioner:
             ValueError: If the systems do not live on structured boxes of one shape, or not on the
                 device of the model.
         """
-        grids = [_grid_of(system) for system in systems]
-        shapes = {grid.shape for grid in grids}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"got systems on grids of {sorted(shapes)} nodes; wanted one shape in a batch. "
-                "Batch each on its own."
-            )
+        grids = grids_of(systems)
         parameter = next(self.model.parameters())
         device, dtype = parameter.device, parameter.dtype
         if device != batch.g.device:
@@ -141,12 +135,3 @@ class UNetPreconditioner:
             return size / scale * correction
 
         return apply
-
-
-def _grid_of(system: ReducedSystem) -> Grid:
-    if system.grid is None:
-        raise ValueError(
-            "got a system on a mesh without a grid; wanted a structured box, whose nodes a "
-            "convolution can sweep. Use create_box."
-        )
-    return system.grid

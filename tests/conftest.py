@@ -2,7 +2,11 @@
 
 import mixeddim._fenics  # noqa: F401  # before any module imports DOLFINx or MPI
 
-from collections.abc import Sequence
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -58,6 +62,29 @@ _GRAPHS = {
 def graph(request: pytest.FixtureRequest) -> nx.Graph:
     """Each of the small networks in turn."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def run_on_two_processes() -> Callable[[str], str]:
+    """Run a program under mpiexec and return what both processes printed."""
+    mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which(
+        "mpiexec"
+    )
+    if mpiexec is None:
+        pytest.skip("no mpiexec beside this Python or on the PATH")
+
+    def run(program: str) -> str:
+        result = subprocess.run(
+            [mpiexec, "-n", "2", sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -349,7 +349,7 @@ def test_systems_are_checked(systems):
     def setup(*candidates):
         return GeometricMultigrid().setup(candidates, batch_systems(candidates))
 
-    with pytest.raises(ValueError, match=r"got 1 systems without a grid.*Use create_box"):
+    with pytest.raises(ValueError, match=r"got a system on a mesh without a grid.*Use create_box"):
         setup(replace(systems[0], grid=None))
     with pytest.raises(ValueError, match=r"grids of \[\(3, 4, 5\), \(5, 4, 3\)\] nodes; wanted"):
         setup(reduced((2, 3, 4)), reduced((4, 3, 2)))

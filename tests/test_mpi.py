@@ -1,11 +1,6 @@
 """Meshes on two processes: nothing of the network is lost, and assembly says that it is serial."""
 
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 PROGRAM = """
 import numpy as np
@@ -42,18 +37,8 @@ except NotImplementedError as error:
 """
 
 
-def test_meshes_are_distributed_and_assembly_refuses_them() -> None:
-    mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which(
-        "mpiexec"
-    )
-    if mpiexec is None:
-        pytest.skip("no mpiexec beside this Python or on the PATH")
-    result = subprocess.run(
-        [mpiexec, "-n", "2", sys.executable, "-c", PROGRAM],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("refused") == 2  # lines of two processes may run together
+def test_meshes_are_distributed_and_assembly_refuses_them(
+    run_on_two_processes: Callable[[str], str],
+) -> None:
+    # Lines of two processes may run together.
+    assert run_on_two_processes(PROGRAM).count("refused") == 2

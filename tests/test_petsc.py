@@ -1,10 +1,8 @@
 """PETSc on both sides: its preconditioners in our solvers, ours in its, with the same counts."""
 
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,21 +293,9 @@ except PETSc.Error as error:
 """
 
 
-def test_several_processes_are_refused():
-    mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which(
-        "mpiexec"
-    )
-    if mpiexec is None:
-        pytest.skip("no mpiexec beside this Python or on the PATH")
-    result = subprocess.run(
-        [mpiexec, "-n", "2", sys.executable, "-c", PARALLEL],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("refused") == 2  # lines of two processes may run together
+def test_several_processes_are_refused(run_on_two_processes):
+    # Lines of two processes may run together.
+    assert run_on_two_processes(PARALLEL).count("refused") == 2
 
 
 def test_missing_petsc_is_explained():
