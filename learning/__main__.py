@@ -81,7 +81,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("data", help="HDF5 file of problems")
     parser.add_argument("folder", help="run folder")
-    parser.add_argument("--start", help="weights to start from")
+    parser.add_argument("--start", help="weights to start from, as a static stage's; else random")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--tensorboard", action="store_true", help="write curves there too")
     changes = parser.add_argument_group("instead of the stage's own")
@@ -108,6 +108,8 @@ def _train(options: argparse.Namespace) -> None:
         if value is not None
     }
     stage = dataclasses.replace(STAGES[options.stage], **changes)
+    if stage.loss != "residual" and options.start is None:
+        print("note: no --start, so from random weights; the paper starts from its static stage")
     run = train(
         stage,
         load_dataset(options.data),

@@ -20,8 +20,8 @@ def usable_device(device: torch.device | str) -> torch.device:
         return torch.zeros(1, device=device).device
     except (AssertionError, RuntimeError) as error:  # torch raises both for devices it lacks
         raise ValueError(
-            f"got device={str(device)!r}, which PyTorch cannot use here ({error}); wanted one that "
-            "it can, such as 'cpu'. Choose that, or install PyTorch for your accelerator."
+            f"got device={str(device)!r}, which PyTorch cannot use here ({error}); wanted 'cpu', "
+            "or 'cuda' where there is a GPU with its driver. Choose another."
         ) from error
 
 

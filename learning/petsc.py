@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import learning
+from learning.devices import usable_device
 from learning.operators import SystemBatch, batch_systems
-from learning.preconditioner import Preconditioner, on_host
+from learning.preconditioner import Preconditioner, check_preconditioner, on_host
 from learning.pretrained import PRETRAINED, load_preconditioner, load_pretrained
 from mixeddim.tensors import ReducedSystem
 
@@ -141,7 +142,12 @@ def as_pc(
         preconditioner: Any of `learning`'s protocol.
         reduced: The system.
         device: Where to apply it; vectors are copied there and back.
+
+    Raises:
+        ValueError: If the first is no preconditioner, or there is no such device.
     """
+    check_preconditioner(preconditioner)
+    device = usable_device(device)
     return LearningPC(preconditioner, reduced, device)
 
 

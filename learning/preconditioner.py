@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from learning.operators import SystemBatch
 from mixeddim.tensors import ReducedSystem
 
-__all__ = ["Identity", "Jacobi", "Preconditioner", "on_host"]
+__all__ = ["Identity", "Jacobi", "Preconditioner", "check_preconditioner", "on_host"]
 
 
 class Preconditioner(Protocol):
@@ -71,6 +71,18 @@ class Jacobi:
         diagonals = torch.stack([torch.tensor(system.A_33.diagonal()) for system in systems])
         inverse = (1.0 / diagonals).to(batch.g)
         return lambda r: inverse * r
+
+
+def check_preconditioner(candidate: object) -> None:
+    """Raise ValueError for what has no `setup` to call, such as a model, a class or a name."""
+    if isinstance(candidate, type) or not hasattr(candidate, "setup"):
+        kind = type(candidate).__name__
+        got = repr(candidate) if isinstance(candidate, type | str) else f"an object of type {kind}"
+        raise ValueError(
+            f"got {got} as preconditioner; wanted an object with a method setup. Use "
+            "UNetPreconditioner(model) for a model, Jacobi() for the class Jacobi, "
+            "load_pretrained(name) for a name."
+        )
 
 
 def on_host(

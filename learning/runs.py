@@ -95,8 +95,11 @@ class RunFolder:
         differing = sorted(k for k in {*got, *wanted} if got.get(k) != wanted.get(k))
         if differing:
             raise ValueError(
-                f"got the folder {self.path}, which holds a run with other {differing}; wanted an "
-                "empty one or one of the same run. Name another folder, or remove this one."
+                f"got the folder {self.path}, which holds another run: "
+                + ", ".join(
+                    f"{k} = {got.get(k)!r} there, {wanted.get(k)!r} here" for k in differing
+                )
+                + "; wanted an empty folder or one of the same run. Name another folder."
             )
 
     def load(self, state: TrainingState) -> bool:

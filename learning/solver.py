@@ -13,7 +13,7 @@ from learning.conjugate_gradients import cg, flexible_cg
 from learning.devices import usable_device
 from learning.krylov import Status, fgmres
 from learning.operators import batch_systems
-from learning.preconditioner import Preconditioner
+from learning.preconditioner import Preconditioner, check_preconditioner
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["Method", "SolveResult", "solve"]
@@ -29,7 +29,8 @@ class SolveResult:
     Attributes:
         x: Tissue dofs in DOLFINx order, shape (n_3,).
         iterations: Krylov iterations.
-        residual_norms: Norms of the residual, the initial one first, shape (iterations + 1,).
+        residual_norms: Norms of the residual, not divided by that of g, which is the first of
+            them, shape (iterations + 1,).
         status: How the solve ended, and what to try next where it failed.
         method: The Krylov method that ran: "fgmres", "cg" or "flexible_cg".
     """
@@ -73,11 +74,7 @@ def solve(
     """
     if method not in get_args(Method):
         raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}. Choose one.")
-    if isinstance(preconditioner, type) or not hasattr(preconditioner, "setup"):
-        raise ValueError(
-            f"got {preconditioner!r:.60} as preconditioner; wanted an object with a method setup. "
-            "Use UNetPreconditioner(model) for a model, Jacobi() for the class Jacobi."
-        )
+    check_preconditioner(preconditioner)
     if method == "auto":
         method = suited_method(preconditioner)
     batch = batch_systems([reduced], torch.float64, usable_device(device))

@@ -293,6 +293,12 @@ except PETSc.Error as error:
 """
 
 
+@pytest.mark.parametrize("candidate", ["unet-dynamic", learning.UNet(), learning.Jacobi])
+def test_what_is_no_preconditioner_is_refused_at_once(system, candidate):
+    with pytest.raises(ValueError, match="as preconditioner; wanted an object with a method setup"):
+        as_pc(candidate, system)
+
+
 def test_several_processes_are_refused(run_on_two_processes):
     # Lines of two processes may run together.
     assert run_on_two_processes(PARALLEL).count("refused") == 2

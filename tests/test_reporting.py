@@ -211,9 +211,16 @@ def test_the_protocol_says_what_differs_from_the_paper(report):
     ids=["the same file", "the same seed", "another seed", "an unknown seed"],
 )
 def test_graphs_that_were_trained_on_are_not_called_unseen(configuration, words, tmp_path):
-    run = read_run(run_folder(tmp_path / "run", [0.5], **configuration))
+    run = read_run(run_folder(tmp_path / "run", [0.5], **configuration), "dynamic")
     said = unseen({"dynamic": run}, DATA)
     assert said == "" if words is None else words in said
+
+
+@pytest.mark.parametrize(("loss", "stage"), [("residual", "dynamic"), ("sine", "static")])
+def test_swapped_stages_are_refused(loss, stage, tmp_path):
+    folder = run_folder(tmp_path / "run", [0.5], loss=loss)
+    with pytest.raises(ValueError, match=f"as the {stage} stage, .* with the {loss} loss; wanted"):
+        read_run(folder, stage)
 
 
 def test_data_sets_out_of_distribution_are_rows(report):

@@ -96,7 +96,8 @@ def test_a_preconditioner_that_is_not_positive_is_left_to_the_flexible_methods(s
 @pytest.mark.parametrize(("preconditioner", "arguments", "message"), [
     (learning.Jacobi(), {"method": "gmres"},
      r"got method='gmres'; wanted one of \('auto', 'fgmres', 'cg', 'flexible_cg'\)"),
-    (learning.UNet(), {}, r"got UNet\(.*as preconditioner; .*UNetPreconditioner\(model\)"),
+    (learning.UNet(), {}, r"got an object of type UNet as prec.*UNetPreconditioner\(model\)"),
+    ("unet-dynamic", {}, r"got 'unet-dynamic' as preconditioner; .*load_pretrained\(name\)"),
     (learning.Jacobi, {}, r"got <class .*Jacobi'> as preconditioner; .*Use .* Jacobi\(\)"),
     (Of(lambda r: r[:, :-1]), {},
      r"got shape \(1, 119\) on cpu from the preconditioner; wanted \(1, 120\)"),
@@ -106,6 +107,14 @@ def test_a_preconditioner_that_is_not_positive_is_left_to_the_flexible_methods(s
 def test_what_does_not_fit_is_explained(system, preconditioner, arguments, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         learning.solve(system, preconditioner, **arguments)
+
+
+def test_a_system_that_is_not_reduced_is_explained():
+    box = md.create_box(2)
+    network = md.create_network(md.random_vascular_graph(4, 0.05, 0), 0.5)
+    coupled = md.assemble(box, network, md.Coefficients())
+    with pytest.raises(ValueError, match=r"got a CoupledSystem; wanted .* mixeddim.reduce\(system"):
+        learning.solve(coupled, learning.Jacobi())
 
 
 def test_a_system_that_is_not_finite_is_explained(system):

@@ -148,8 +148,10 @@ def loss_curves(
     figure, panels = _figure(1, len(histories), height=2.6)
     for axes, (stage, history) in zip(panels, histories.items(), strict=True):
         loss = losses[stage]
-        axes.plot(history["epoch"], history["training_loss"], color="#56B4E9", label="training")
-        axes.plot(history["epoch"], history["validation_loss"], color="#D55E00", label="validation")
+        for kind, colour in (("training", "#56B4E9"), ("validation", "#D55E00")):
+            axes.plot(
+                history["epoch"], history[f"{kind}_loss"], color=colour, marker=".", label=kind
+            )
         if loss in paper.LOSSES:
             label = "where the paper's validation settles"
             axes.axhline(paper.LOSSES[loss], color=PAPER_GREY, lw=1, ls="--", label=label)
@@ -189,9 +191,13 @@ def residuals_and_sines(profiles: Mapping[str, SineProfile]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def beyond_window(profiles: Mapping[str, SineProfile]) -> Figure:
-    """Draw mean sines beyond the window that the training saw, with the middle 80 % of systems."""
-    window = next(iter(profiles.values())).window
+def beyond_window(profiles: Mapping[str, SineProfile], window: int) -> Figure:
+    """Draw mean sines beyond the window that the training saw, with the middle 80 % of systems.
+
+    Args:
+        profiles: Name of the preconditioner -> its sines.
+        window: Krylov steps m of the dynamic stage.
+    """
     figure, (axes,) = _figure(1, 1, height=3.0)
     for name, profile in profiles.items():
         line = _line(name, profiles)
@@ -202,7 +208,7 @@ def beyond_window(profiles: Mapping[str, SineProfile]) -> Figure:
         axes.plot(steps, profile.mean_sines[known], **line)
     axes.axvspan(1, window, color="#f0f0f0", zorder=0, lw=0)
     axes.axvline(window, color=PAPER_GREY, lw=0.8, zorder=0)
-    axes.text(window, 0.02, f" window m = {window} ", color="#595959", ha="right", fontsize=8.5)
+    axes.text(window, 0.02, f" trained on m = {window} ", color="#595959", ha="right", fontsize=8.5)
     last = max(profile.steps[-1] for profile in profiles.values())
     axes.set(xlim=(1, last), ylim=(0, 1.02), xlabel="iteration k", ylabel="sine sₖ")
     axes.set_xticks([1, *range(5, last + 1, 5)])

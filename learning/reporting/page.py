@@ -53,7 +53,7 @@ def write_report(
     loaded = [load_results(Path(path)) for path in results]
     runs = {"static": static_run, "dynamic": dynamic_run}
     inputs = _Inputs(
-        runs={stage: read_run(Path(run)) for stage, run in runs.items() if run is not None},
+        runs={stage: read_run(Path(run), stage) for stage, run in runs.items() if run is not None},
         evaluations=[
             (r.command, name, evaluation)
             for r in loaded
@@ -213,9 +213,14 @@ def _sines(inputs: _Inputs, folder: Path) -> str | None:
         made_by(inputs.profiles.command, inputs.runs),
         f"Means over the graphs as points, fits as lines; {shown} right-hand sides:",
         _picture(folder, "sines", figures.residuals_and_sines(by_name)),
-        f"Beyond the window of {m} iterations, mean and middle 80 % of the graphs, {shown} "
-        "right-hand sides; a curve ends where the residual is rounding:",
-        _picture(folder, "beyond_window", figures.beyond_window(by_name)),
+    ]
+    dynamic = inputs.runs.get("dynamic")
+    trained = m if dynamic is None else dynamic.facts.get("num_steps", m)
+    parts += [
+        f"Beyond the window of {trained} iterations that the dynamic stage trains on, mean and "
+        f"middle 80 % of the graphs, {shown} right-hand sides; a curve ends where the residual is "
+        "rounding:",
+        _picture(folder, "beyond_window", figures.beyond_window(by_name, trained)),
     ]
     return "\n\n".join(parts)
 

@@ -34,17 +34,21 @@ class TrainingRun:
     def facts(self) -> dict[str, Any]:
         """The configuration, but the epochs that were run, and their time in hours."""
         hours = f"{self.history['seconds'].sum() / 3600:.2g}"
-        return {**self.configuration, "num_epochs": len(self.history["epoch"]), "hours": hours}
+        facts = {**self.configuration, "num_epochs": len(self.history["epoch"]), "hours": hours}
+        if facts.get("loss") == "residual":
+            facts.pop("num_steps", None)  # it runs no FGMRES
+        return facts
 
 
-def read_run(folder: Path) -> TrainingRun:
+def read_run(folder: Path, stage: str) -> TrainingRun:
     """Read the configuration and the history of a run folder.
 
     Args:
         folder: The folder.
+        stage: "static" or "dynamic".
 
     Raises:
-        ValueError: If it has no history.
+        ValueError: If it has no history, or its loss is that of the other stage.
     """
     history, configuration = folder / "history.csv", folder / "configuration.json"
     if not history.is_file():
@@ -59,6 +63,12 @@ def read_run(folder: Path) -> TrainingRun:
             name: np.array([float(row[name]) for row in rows]) for name in reader.fieldnames or ()
         }
     known = json.loads(configuration.read_text("utf-8")) if configuration.is_file() else {}
+    loss = known.get("loss")
+    if loss is not None and (loss == "residual") != (stage == "static"):
+        raise ValueError(
+            f"got {str(folder)!r} as the {stage} stage, which was trained with the {loss} loss; "
+            "wanted the residual loss for the static stage, another for the dynamic one. Swap them."
+        )
     return TrainingRun(known, columns)
 
 
