@@ -1,5 +1,6 @@
 """Neural preconditioners and a differentiable FGMRES for the problems of `mixeddim`."""
 
+from learning.benchmark import run_benchmark
 from learning.classical import RugeStuben, SmoothedAggregation
 from learning.conjugate_gradients import cg, flexible_cg
 from learning.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
@@ -13,6 +14,8 @@ from learning.losses import hybrid_loss, log_sine_loss, residual_loss, sine_loss
 from learning.operators import SystemBatch, batch_systems
 from learning.preconditioner import Identity, Jacobi, Preconditioner
 from learning.pretrained import load_preconditioner, load_pretrained, pretrained_card
+from learning.recommendation import Recommendation, recommend
+from learning.regimes import REGIMES
 from learning.solver import SolveResult, solve
 from learning.stages import STAGES, Stage
 from learning.training import train
@@ -22,6 +25,7 @@ from learning.weights import load_weights, save_weights
 __all__ = [
     "DISTRIBUTIONS",
     "FAMILIES",
+    "REGIMES",
     "STAGES",
     "Dataset",
     "FastDiagonalisation",
@@ -32,6 +36,7 @@ __all__ = [
     "Preconditioner",
     "Problem",
     "ProblemDistribution",
+    "Recommendation",
     "RugeStuben",
     "SmoothedAggregation",
     "SolveResult",
@@ -55,8 +60,10 @@ __all__ = [
     "load_weights",
     "log_sine_loss",
     "pretrained_card",
+    "recommend",
     "residual_loss",
     "right_hand_side",
+    "run_benchmark",
     "save_weights",
     "sine_loss",
     "sine_profile",

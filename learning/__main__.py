@@ -22,9 +22,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from learning.data import load_dataset
+from learning.architectures import ARCHITECTURES
+from learning.data import FAMILIES, load_dataset
 from learning.distributions import DISTRIBUTIONS
-from learning.stages import STAGES, Stage
+from learning.stages import LOSSES, STAGES, Stage
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (_add_generate, _add_train, _add_evaluate, _add_report, _add_reproduce):
+    for add in (
+        _add_generate,
+        _add_train,
+        _add_evaluate,
+        _add_report,
+        _add_reproduce,
+        _add_benchmark,
+    ):
         add(commands)
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(given)
@@ -78,24 +86,78 @@ def _generate(options: argparse.Namespace) -> None:
 
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", "run a stage of training, or go on with it", _train)
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("data", help="HDF5 file of problems")
-    parser.add_argument("folder", help="run folder")
-    parser.add_argument("--start", help="weights to start from, as a static stage's; else random")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _STAGES.format(table=_table_of_stages())
+    parser.add_argument("stage", choices=STAGES, help="what to do, as the table below says")
+    parser.add_argument(
+        "data", nargs="+", help="HDF5 files of problems; each batch is from one of them"
+    )
+    parser.add_argument("folder", help="run folder; an unfinished run in it is continued")
+    parser.add_argument("--start", metavar="WEIGHTS", help="weights to start from, else untrained")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--tensorboard", action="store_true", help="write curves there too")
-    changes = parser.add_argument_group("instead of the stage's own")
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show a bar; by default where stderr is a terminal",
+    )
+    changes = parser.add_argument_group("instead of the stage's own, in the table below")
     for field in dataclasses.fields(Stage):
-        option = f"--{field.name.replace('_', '-')}"
+        option, text = f"--{field.name.replace('_', '-')}", _FIELDS[field.name]
         if field.type == "bool":
-            changes.add_argument(option, action=argparse.BooleanOptionalAction)
+            changes.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
         elif field.type == "tuple[str, ...]":
-            changes.add_argument(option, nargs="+", metavar="FAMILY")
+            changes.add_argument(option, nargs="+", choices=FAMILIES, help=text)
+        elif field.name in _CHOICES:
+            changes.add_argument(option, choices=_CHOICES[field.name], help=text)
         else:
-            changes.add_argument(option, type=_TYPES[str(field.type)])
+            kind = {"int": int, "float": float}[str(field.type)]
+            changes.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=text)
 
 
-_TYPES = {"int": int, "float": float, "str": str}
+_CHOICES = {"loss": LOSSES, "architecture": tuple(ARCHITECTURES)}
+
+_FIELDS = {
+    "loss": "what to minimise",
+    "num_problems": "problems to train on, the first of each data set",
+    "num_validation": "problems to validate on, the last of each data set",
+    "families": "right-hand sides of each problem in an epoch; may repeat",
+    "num_epochs": "passes through the samples",
+    "batch_size": "samples in a step, over all processes",
+    "architecture": "what to train",
+    "learning_rate": "of Adam in the first step; falls to zero along a cosine",
+    "num_steps": "Krylov steps in every loss but the residual one",
+    "static_weight": "of the residual loss in the hybrid one, 0 to 1",
+    "mixed_precision": "run most convolutions of the U-Net in bfloat16",
+    "checkpoint": "compute activations again in the backward pass, to save memory",
+    "seed": "of the first weights, the order of the samples and the right-hand sides",
+}
+
+_STAGES = """\
+stages:
+  paper-* are those of the paper, arXiv:2507.15452, for a GPU; short-* those of the weights that
+  come with the package, for an hour and a half on two cores. A *-static stage comes first, and its
+  best.safetensors is the --start of the *-dynamic one. Their values:
+
+{table}
+"""
+
+
+def _table_of_stages() -> str:
+    """Return the fields of all stages, a line a field."""
+    rows = [["", *STAGES]]
+    for field in dataclasses.fields(Stage):
+        values = [getattr(stage, field.name) for stage in STAGES.values()]
+        rows.append([field.name, *(_shown(value) for value in values)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(f"  {line.rstrip()}" for line in lines)
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, tuple):
+        return str(value)
+    return ", ".join(f"{value.count(name)} {name}" for name in dict.fromkeys(value))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -108,15 +170,21 @@ def _train(options: argparse.Namespace) -> None:
         if value is not None
     }
     stage = dataclasses.replace(STAGES[options.stage], **changes)
-    if stage.loss != "residual" and options.start is None:
-        print("note: no --start, so from random weights; the paper starts from its static stage")
+    before = options.stage.replace("-dynamic", "-static")
+    if options.start is None and before != options.stage:
+        print(
+            f"warning: got {options.stage} without --start, and so untrained weights; its protocol "
+            f"starts from those of {before}. Give --start .../best.safetensors.",
+            file=sys.stderr,
+        )
     run = train(
         stage,
-        load_dataset(options.data),
+        [load_dataset(file) for file in options.data],
         options.folder,
         start=options.start,
         device=options.device,
         tensorboard=options.tensorboard,
+        progress=options.progress,
     )
     print(f"weights of the lowest validation loss: {run.best}")
 
@@ -193,6 +261,72 @@ def _reproduce(options: argparse.Namespace) -> None:
     from learning.reproduction import reproduce
 
     print(f"report: {reproduce(options.protocol, options.folder, device=options.device)}")
+
+
+def _add_benchmark(commands: Any) -> None:
+    from learning.benchmark import DEFAULT_REGIMES
+    from learning.methods import METHODS
+    from learning.regimes import REGIMES
+
+    parser = _command(
+        commands, "benchmark", "time learned and classical methods on the same systems", _benchmark
+    )
+    parser.description = (
+        "Time learned and classical methods on the same systems: set-up, solve, iterations, memory "
+        "and failures, in one thread; set OMP_NUM_THREADS=1 to hold all libraries to one."
+    )
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser.add_argument("folder", help="where everything goes; an unfinished one is continued")
+    some = {"nargs": "+", "metavar": "NAME"}
+    parser.add_argument(
+        "--regimes", default=[*DEFAULT_REGIMES], help=f"of {', '.join(REGIMES)}", **some
+    )
+    parser.add_argument(
+        "--num-cells", type=int, nargs="+", default=[20, 40], help="cells a side of the cube"
+    )
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=[1, 16], help="systems solved together"
+    )
+    parser.add_argument("--methods", default=[*METHODS], help="what to compare", **some)
+    parser.add_argument(
+        "--num-problems", type=int, default=2, help="systems a cell, filled up to whole batches"
+    )
+    parser.add_argument("--repetitions", type=int, default=3, help="how often each is timed")
+    parser.add_argument(
+        "--time-limit", type=float, default=20.0, help="seconds of a method in a cell, to give up"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--data-only",
+        action="store_true",
+        help="draw the problems and stop, to measure where there is no DOLFINx",
+    )
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from learning.benchmark import generate_data, run_benchmark
+    from learning.reporting import write_benchmark_report
+
+    cells = {
+        "regimes": options.regimes,
+        "num_cells": options.num_cells,
+        "batch_sizes": options.batch_sizes,
+        "num_problems": options.num_problems,
+    }
+    if options.data_only:
+        generate_data(options.folder, **cells)
+        return
+    run_benchmark(
+        options.folder,
+        **cells,
+        methods=options.methods,
+        repetitions=options.repetitions,
+        time_limit=options.time_limit,
+        device=options.device,
+        command=options.command,
+    )
+    page = write_benchmark_report(f"{options.folder}/benchmark.json", options.folder)
+    print(f"report: {page}")
 
 
 if __name__ == "__main__":

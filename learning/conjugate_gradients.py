@@ -1,5 +1,7 @@
 """Conjugate gradients for batches of symmetric positive definite systems, plain and flexible.
 
+As with FGMRES one cycle serves both uses: to solve, and to train on how the error falls.
+
 A has to be symmetric positive definite, and for the plain method M too (Hestenes & Stiefel 1952,
 doi:10.6028/jres.049.044), which then keeps a handful of vectors where FGMRES keeps two a step.
 """
@@ -9,17 +11,22 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from learning.cycles import (
     Cycle,
     KrylovResult,
     LinearMap,
+    Status,
+    check,
     or_one,
     precondition_in,
     solve_by_cycles,
 )
 
-__all__ = ["cg", "flexible_cg"]
+__all__ = ["cg", "energy_reduction", "flexible_cg"]
+
+MOST_STEPS = 1000  # to find the error that is left after the steps of `energy_reduction`
 
 
 def cg(
@@ -80,6 +87,52 @@ def flexible_cg(
         raise ValueError(f"got num_directions={num_directions}; wanted at least one.")
     cycle = partial(_conjugate_cycle, apply, precondition, num_directions, False)
     return solve_by_cycles(cycle, apply, b, rtol=rtol, max_iterations=max_iterations)
+
+
+def energy_reduction(
+    apply: LinearMap,
+    b: torch.Tensor,
+    precondition: LinearMap,
+    num_steps: int,
+    *,
+    checkpoint: bool = False,
+) -> torch.Tensor:
+    """Return |e_m|² / |e_0|² in the energy norm, after m steps of `cg` from zero.
+
+    With the residual r of x_m, |e_m|² = r'A^-1 r is the maximum of 2 e'r - e'A e over e, to which
+    an error of e counts squared, and whose derivative in r takes e as constant: a second solve,
+    from r and without gradients, finds it without cancellation. |e_0|² = |e_m|² + b'x_m, as
+    e_m and x_m are orthogonal in A.
+
+    Args:
+        apply: A, symmetric positive definite, from (batch, n) to (batch, n), differentiable.
+        b: Right-hand sides, shape (batch, n).
+        precondition: M, linear and symmetric positive definite, of the same shapes,
+            differentiable in whatever it depends on.
+        num_steps: Number of steps m; a system stops where its residual is down to rounding.
+        checkpoint: Whether to compute each M r again in the backward pass, to save memory.
+
+    Returns:
+        Shape (batch,): NaN where A or M is not finite or not positive definite, or M so weak that
+        the error was not found.
+
+    Raises:
+        ValueError: If b is not of shape (batch, n) or not finite, or there is no step.
+    """
+    check(b, rtol=0.0, max_iterations=num_steps, restart=None)
+    b = b / or_one(torch.linalg.vector_norm(b, dim=1))[:, None]  # or squares may overflow
+    everything = torch.ones(len(b), dtype=torch.bool, device=b.device)
+    kept = partial(recomputed, precondition, use_reentrant=False) if checkpoint else precondition
+    never = b.new_full((len(b),), -1.0)
+    cycle = _conjugate_cycle(apply, kept, 1, True, b, num_steps, everything, never)
+    x = cycle.correction
+    r = b - apply(x)
+    with torch.no_grad():
+        rest = cg(apply, r.detach(), precondition, max_iterations=MOST_STEPS)
+        found = [status is Status.CONVERGED for status in rest.status]
+        failed = cycle.not_finite | cycle.not_definite | ~torch.tensor(found, device=b.device)
+    squared = _dot(rest.x, 2.0 * r - apply(rest.x)).clamp_min(0.0)
+    return torch.where(failed, torch.nan, squared / or_one(squared + _dot(b, x)))
 
 
 def _conjugate_cycle(

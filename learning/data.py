@@ -1,7 +1,8 @@
 """Data sets of problems, read from HDF5 files, and right-hand sides; needs no DOLFINx.
 
 `learning.generation` writes the files. One holds, for problems on a common grid, the stiffness
-and reaction matrices of unit coefficients once, and for each problem what belongs to its network.
+and reaction matrices of unit coefficients once, and for each problem what belongs to its network;
+and its field of diffusion where that varies.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.distributions import Draw, ProblemDistribution, from_json, to_json
+from learning.stiffness import diffusion_tensor, stiffness
 from mixeddim.tensors import Grid, ReducedSystem
 
 __all__ = [
@@ -40,6 +42,8 @@ FORMAT: Final = 1
 # mostly zeros, as their transposes. Means need no more than single precision: see `unit_rows`.
 MATRICES: Final = ("Pi", "N", "A_11", "inlet_loads_3", "inlet_loads_1")
 VECTORS: Final = ("weights", "beta", "points")
+# Of problems with varying or anisotropic diffusion: log k in the cells, the direction of fibres.
+FIELDS: Final = ("log_k", "fibres")
 GRID: Final = ("shape", "lower", "cell_size", "node_of_dof")
 
 
@@ -52,8 +56,8 @@ class Problem:
         inlet_loads_3: Column j is b_3 for u_1d = 1 at inlet j and 0 at the others, shape
             (n_3, num_inlets).
         inlet_loads_1: The same of b_1, shape (n_1, num_inlets).
-        parameters: generator, seed (of the graph), num_nodes, radius, k_3d, sigma_3d, k_1d and
-            permeability.
+        parameters: generator, seed (of the graph), num_nodes, radius, k_3d, sigma_3d, k_1d,
+            permeability, contrast and anisotropy.
     """
 
     reduced: ReducedSystem
@@ -135,13 +139,22 @@ class Dataset(Sequence[Problem]):
             return from_parts({p: part(f"{name}.{p}") for p in CSR}, num_columns)
 
         n_3, n_1 = len(self._grid.node_of_dof), len(part("A_11.row_lengths"))
-        parameters = {f.name: self._arrays[f"parameters/{f.name}"][i].item() for f in fields(Draw)}
+        parameters: dict[str, Any] = {}
+        for f in fields(Draw):
+            column = self._arrays.get(f"parameters/{f.name}")
+            parameters[f.name] = f.default if column is None else column[i].item()
         parameters["generator"] = self.distribution.generators[parameters["generator"]]
         k_3d, sigma_3d = parameters["k_3d"], parameters["sigma_3d"]
+        if has_fields(self.distribution):
+            log_k = part("log_k").reshape([n - 1 for n in self._grid.shape])
+            tensor = diffusion_tensor(parameters["anisotropy"], part("fibres"))
+            K = stiffness(self._grid, k_3d * np.exp(log_k.astype(np.float64)), tensor)
+        else:
+            K = self._unit_K if k_3d == 1.0 else k_3d * self._unit_K
         inlet_loads_3 = matrix("inlet_loads_3", n_3).T.tocsr()
         inlet_loads_1 = matrix("inlet_loads_1", n_1).T.tocsr()
         reduced = ReducedSystem(
-            K=self._unit_K if k_3d == 1.0 else k_3d * self._unit_K,
+            K=K,
             M=self._unit_M if sigma_3d == 1.0 else sigma_3d * self._unit_M,
             Pi=unit_rows(matrix("Pi", n_3)),
             N=matrix("N", n_1),
@@ -152,6 +165,11 @@ class Dataset(Sequence[Problem]):
             **{name: part(name) for name in VECTORS},
         )
         return Problem(reduced, inlet_loads_3, inlet_loads_1, MappingProxyType(parameters))
+
+
+def has_fields(distribution: ProblemDistribution) -> bool:
+    """Whether problems have a field of diffusion of their own, in the arrays of `FIELDS`."""
+    return distribution.contrast[1] > 1.0 or distribution.anisotropy[1] > 1.0
 
 
 CSR: Final = ("data", "indices", "row_lengths")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import numpy as np
 __all__ = ["DISTRIBUTIONS", "Draw", "ProblemDistribution", "from_json", "to_json"]
 
 GENERATORS: Final = ("capillary_mesh", "murray_tree", "spanning_tree")
+FIBRES: Final = ("x", "y", "z", "oblique")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class ProblemDistribution:
         sigma_3d: Reaction in the tissue.
         k_1d: Axial conductance of the network.
         permeability: kappa of the vessel wall.
+        contrast: Largest over smallest diffusion in the tissue, log-uniform too; above 1 log k is
+            a smooth random field with k_3d in the middle of its range.
+        anisotropy: Diffusion along fibres over that across, log-uniform; k_3d is their geometric
+            mean over the three directions.
+        fibres: Where they run: "x", "y", "z", or "oblique" in a random direction for each problem.
         num_cells: Cells along each side of the cube.
     """
 
@@ -37,6 +43,9 @@ class ProblemDistribution:
     sigma_3d: tuple[float, float] = (1.0, 1.0)
     k_1d: tuple[float, float] = (1.0, 1.0)
     permeability: tuple[float, float] = (1.0, 1.0)
+    contrast: tuple[float, float] = (1.0, 1.0)
+    anisotropy: tuple[float, float] = (1.0, 1.0)
+    fibres: str = "x"
     num_cells: int = 20
 
     def __post_init__(self) -> None:
@@ -54,6 +63,12 @@ class ProblemDistribution:
                     f"got {name}=({low}, {high}); wanted low <= high, both finite and "
                     f"{'at least 2' if least else 'positive'}. Correct the range."
                 )
+        if self.contrast[0] < 1.0 or self.anisotropy[0] < 1.0 or self.fibres not in FIBRES:
+            raise ValueError(
+                f"got contrast={self.contrast}, anisotropy={self.anisotropy} and "
+                f"fibres={self.fibres!r}; wanted ratios of at least 1, and fibres of {FIBRES}. "
+                "Correct them."
+            )
         integers = (*self.num_nodes, self.num_cells)
         if not all(isinstance(n, int) for n in integers) or self.num_cells < 1:
             raise ValueError(
@@ -62,7 +77,24 @@ class ProblemDistribution:
             )
 
 
-LOG_UNIFORM: Final = ("radius", "k_3d", "sigma_3d", "k_1d", "permeability")
+LOG_UNIFORM: Final = (
+    "radius", "k_3d", "sigma_3d", "k_1d", "permeability", "contrast", "anisotropy"
+)  # fmt: skip
+# Without them a distribution reads, and is hashed, as before there were any.
+_ADDED: Final = {"contrast": (1.0, 1.0), "anisotropy": (1.0, 1.0), "fibres": "x"}
+
+# What the learned multigrid is trained on: the regimes of the benchmark and what lies between, on a
+# small grid. Networks full of loops are left out, to try a model on.
+_REGIMES: Final = ProblemDistribution(
+    generators=("murray_tree", "spanning_tree"),
+    num_nodes=(15, 150),
+    radius=(0.0125, 0.05),
+    k_3d=(1e-4, 1.0),
+    sigma_3d=(0.01, 10.0),
+    k_1d=(0.1, 100.0),
+    permeability=(0.1, 10.0),
+    num_cells=16,
+)
 
 DISTRIBUTIONS: Final[Mapping[str, ProblemDistribution]] = MappingProxyType(
     {
@@ -78,6 +110,10 @@ DISTRIBUTIONS: Final[Mapping[str, ProblemDistribution]] = MappingProxyType(
             k_1d=(0.1, 100.0),
             permeability=(0.1, 10.0),
         ),
+        # For the learned multigrid: constant diffusion, varying diffusion, fibres.
+        "regimes": _REGIMES,
+        "regimes_varying": replace(_REGIMES, contrast=(100.0, 1e5)),
+        "regimes_fibres": replace(_REGIMES, contrast=(1.0, 100.0), anisotropy=(1.0, 100.0)),
         # From here on "paper" with one thing changed, for models that have not seen it:
         # trees that fill the cube from one inlet, of thinner and thinner vessels,
         "murray_tree": ProblemDistribution(generators=("murray_tree",)),
@@ -113,11 +149,15 @@ class Draw:
     sigma_3d: float
     k_1d: float
     permeability: float
+    contrast: float = 1.0
+    anisotropy: float = 1.0
 
 
 def to_json(distribution: ProblemDistribution) -> str:
     """Return a distribution as text that `from_json` reads."""
-    return json.dumps(asdict(distribution), sort_keys=True)
+    content = asdict(distribution)
+    kept = {name: v for name, v in content.items() if name not in _ADDED or v != _ADDED[name]}
+    return json.dumps(kept, sort_keys=True)
 
 
 def from_json(text: str) -> ProblemDistribution:

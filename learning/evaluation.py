@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from learning.architectures import preconditioner_of
 from learning.data import FAMILIES, Dataset, Problem, check_families, right_hand_side
 from learning.devices import usable_device
 from learning.krylov import KrylovResult, Status, fgmres
 from learning.operators import SystemBatch, batch_systems
 from learning.preconditioner import Preconditioner
+from learning.progress import progress_bar
 from learning.results import DataSummary, EpochResult, Evaluation, Measurement, SineProfile
-from learning.unet import UNetPreconditioner
 from learning.weights import load_weights
 
 __all__ = ["evaluate", "evaluate_epochs", "sine_profile"]
@@ -47,7 +47,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 10,
     device: torch.device | str = "cpu",
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Evaluation:
     """Solve problems by unrestarted FGMRES with each preconditioner, vectors in float64.
 
@@ -62,7 +62,7 @@ def evaluate(
         batch_size: Problems solved together: it bounds the memory, of two vectors an iteration
             each, and changes results by no more than rounding.
         device: Where to solve.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar; by default where stderr is a terminal.
 
     Raises:
         ValueError: If there is no problem, no preconditioner or no such family.
@@ -79,7 +79,7 @@ def evaluate(
     }
     total = num_problems * len(families) * len(preconditioners)
     device = usable_device(device)
-    with tqdm(total=total, disable=not progress, unit="system", desc="solving") as bar:
+    with progress_bar(progress, total=total, unit="system", desc="solving") as bar:
         for indices, batch_problems, batch in _batches(problems, num_problems, batch_size, device):
             systems = [problem.reduced for problem in batch_problems]
             right_hand_sides = {
@@ -127,7 +127,7 @@ def sine_profile(
     seed: int = 0,
     batch_size: int = 10,
     device: torch.device | str = "cpu",
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> SineProfile:
     """Record the sines of FGMRES over a fixed number of steps, whatever the residual.
 
@@ -144,7 +144,7 @@ def sine_profile(
         seed: As in `evaluate`.
         batch_size: As in `evaluate`.
         device: As in `evaluate`.
-        progress: Whether to show a bar.
+        progress: As in `evaluate`.
 
     Raises:
         ValueError: If there is no problem, no such family, or fewer steps than the window has.
@@ -158,7 +158,7 @@ def sine_profile(
     num_problems = _number_of(problems, num_problems)
     check_families([family])
     sines = []
-    with tqdm(total=num_problems, disable=not progress, unit="system", desc="sines") as bar:
+    with progress_bar(progress, total=num_problems, unit="system", desc="sines") as bar:
         for indices, batch_problems, batch in _batches(problems, num_problems, batch_size, device):
             b = _right_hand_sides(batch_problems, indices, family, seed, batch)
             with torch.no_grad():
@@ -189,7 +189,7 @@ def evaluate_epochs(
     seed: int = 0,
     batch_size: int = 10,
     device: torch.device | str = "cpu",
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> tuple[EpochResult, ...]:
     """Measure the weights after each epoch of a training run.
 
@@ -205,7 +205,7 @@ def evaluate_epochs(
         seed: Of the right-hand sides.
         batch_size: Problems solved together.
         device: Where to solve.
-        progress: Whether to show a bar.
+        progress: As in `evaluate`.
 
     Returns:
         One entry an epoch, in order.
@@ -229,11 +229,10 @@ def evaluate_epochs(
         "progress": False,
     }
     results = []
-    for epoch in tqdm(chosen, disable=not progress, unit="epoch", desc="by epoch"):
-        model = load_weights(files[epoch]).model.to(device)
-        preconditioner = UNetPreconditioner(model)
+    for epoch in progress_bar(progress, iterable=chosen, unit="epoch", desc="by epoch"):
+        preconditioner = preconditioner_of(load_weights(files[epoch]).model.to(device))
         solved = evaluate(
-            {"unet": preconditioner},
+            {"trained": preconditioner},
             problems,
             families=[family],
             rtol=rtol,
@@ -243,7 +242,7 @@ def evaluate_epochs(
         profile = sine_profile(
             preconditioner, problems, family=family, window=window, num_steps=window, **common
         )
-        results.append(EpochResult(epoch, profile, solved.measurements[family]["unet"]))
+        results.append(EpochResult(epoch, profile, solved.measurements[family]["trained"]))
     return tuple(results)
 
 

@@ -299,7 +299,7 @@ def _woodbury(
     padded = []
     for i, system in enumerate(systems):
         size = len(system.weights)
-        T[i, :size, :size] = _capacitance(inverse.of_system(i), system, batch.L_11[i]).to(batch.g)
+        T[i, :size, :size] = _capacitance(inverse.of_system(i), system).to(batch.g)
         Pi = system.Pi.sorted_indices()
         Pi.resize(most, Pi.shape[1])
         padded.append(Pi)
@@ -314,7 +314,7 @@ def _woodbury(
     return apply
 
 
-def _capacitance(inverse: _BoxInverse, system: ReducedSystem, L_11: torch.Tensor) -> torch.Tensor:
+def _capacitance(inverse: _BoxInverse, system: ReducedSystem) -> torch.Tensor:
     """Return T of one system, shape (num_points, num_points); see `_woodbury`."""
     like = inverse.scaling
     E = torch.tensor(np.sqrt(system.weights * system.beta)).to(like)
@@ -324,8 +324,7 @@ def _capacitance(inverse: _BoxInverse, system: ReducedSystem, L_11: torch.Tensor
     chunks = rows.split(max(1, chunk // rows.shape[1]))
     images = [Pi @ inverse.apply(rows).mT for rows in chunks]
     G = E[:, None] * torch.cat(images, dim=1) * E
-    N = L_11.new_zeros(len(E), len(L_11))
-    N[:, : system.N.shape[1]] = torch.tensor(system.N.toarray()).to(like)
+    N, L_11 = (torch.tensor(A).to(like) for A in (system.N.toarray(), system.L_11))
     network = torch.linalg.solve_triangular(L_11, (E[:, None] * N).mT, upper=False)
     one = torch.eye(len(E), dtype=like.dtype, device=like.device)
     # Singular where the network carries no Dirichlet value: kept definite by some rounding errors.

@@ -28,6 +28,7 @@ from tqdm import tqdm
 import mixeddim as md
 from learning.data import (
     CSR,
+    FIELDS,
     FORMAT,
     GRID,
     MATRICES,
@@ -35,14 +36,18 @@ from learning.data import (
     Dataset,
     content_hash,
     from_parts,
+    has_fields,
     load_dataset,
     to_parts,
     unit_rows,
 )
 from learning.distributions import LOG_UNIFORM, Draw, ProblemDistribution, to_json
+from learning.stiffness import smooth_field
 from mixeddim.tensors import replacing
 
 __all__ = ["draw", "generate", "inlet_loads"]
+
+FIELD = 4  # keeps the seeds of diffusion apart from those of graphs
 
 
 def generate(
@@ -106,7 +111,7 @@ def generate(
 def draw(distribution: ProblemDistribution, seed: int, i: int) -> Draw:
     """Draw the numbers of problem i.
 
-    Each takes one of eight uniform variates, so that narrowing one range leaves the others alone.
+    Each takes a uniform variate of its own, so that narrowing one range leaves the others alone.
     """
     u = np.random.default_rng([seed, i]).random(3 + len(LOG_UNIFORM))
     low, high = distribution.num_nodes
@@ -201,6 +206,8 @@ def _write_part(distribution: ProblemDistribution, seed: int, parts: Path, i: in
     drawn = draw(distribution, seed, i)
     try:
         arrays = _assemble(drawn, distribution.num_cells)
+        if has_fields(distribution):
+            arrays |= _fields(drawn, distribution)
     except ValueError as error:
         raise ValueError(
             f"got problem {i} of seed {seed}, {drawn}, which cannot be built: {error} Wanted a "
@@ -246,6 +253,16 @@ def _assemble(drawn: Draw, num_cells: int) -> dict[str, Any]:
     return arrays
 
 
+def _fields(drawn: Draw, distribution: ProblemDistribution) -> dict[str, Any]:
+    """Draw the diffusion of the tissue, from the seed of the graph but apart from it."""
+    rng = np.random.default_rng([FIELD, drawn.seed])
+    log_k = np.log(drawn.contrast) * smooth_field(distribution.num_cells, rng)
+    oblique = rng.standard_normal(3)
+    axes = {"x": [1.0, 0.0, 0.0], "y": [0.0, 1.0, 0.0], "z": [0.0, 0.0, 1.0]}
+    fibres = np.array(axes.get(distribution.fibres, oblique / np.linalg.norm(oblique)))
+    return {"log_k": log_k.ravel().astype(np.float32), "fibres": fibres}
+
+
 # --- The file ---------------------------------------------------------------------------------
 
 
@@ -261,7 +278,10 @@ def _write_dataset(
     arrays = _shared(distribution.num_cells)
     arrays |= _parameters([draw(distribution, seed, i) for i in range(num_problems)], distribution)
     problems = [_read_part(_part(parts, i)) for i in range(num_problems)]
-    for name in (*VECTORS, *(f"{name}.{part}" for name in MATRICES for part in CSR)):
+    ragged_names = [*VECTORS, *(f"{name}.{part}" for name in MATRICES for part in CSR)]
+    if has_fields(distribution):
+        ragged_names += FIELDS
+    for name in ragged_names:
         ragged = [problem[name] for problem in problems]
         arrays[f"problems/{name}"] = np.concatenate(ragged)
         arrays[f"offsets/{name}"] = np.cumsum([0, *map(len, ragged)])
@@ -299,6 +319,8 @@ def _parameters(draws: list[Draw], distribution: ProblemDistribution) -> dict[st
     columns = zip(*map(astuple, draws), strict=True)
     named = dict(zip((field.name for field in fields(Draw)), columns, strict=True))
     named["generator"] = tuple(distribution.generators.index(name) for name in named["generator"])
+    if not has_fields(distribution):
+        del named["contrast"], named["anisotropy"]
     return {f"parameters/{name}": np.array(column) for name, column in named.items()}
 
 

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.cycles import LinearMap
@@ -27,13 +29,12 @@ from learning.smoothers import chebyshev, l1_jacobi, low_rank
 from learning.sparse import (
     SparseMap,
     block_diagonal,
-    cholesky_solver,
     dense_blocks,
     sparse_map,
-    symmetric_map,
 )
-from learning.transfer import axes_of, coarsened, coupling_along_axes, interpolation
-from mixeddim.tensors import ReducedSystem
+from learning.stencils import StencilMatrix, coarse_stencils, stencils_of
+from learning.transfer import Axes, axes_of, coarsened, coupling_along_axes, interpolation
+from mixeddim.tensors import Grid, ReducedSystem
 
 __all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hierarchy", "v_cycle"]
 
@@ -85,25 +86,15 @@ class GeometricMultigrid:
             ValueError: If the systems do not live on structured boxes of one shape, or S is
                 singular.
         """
-        like = batch.g.to(self.dtype or batch.g.dtype)
-        hierarchy = create_hierarchy(systems, batch, like)
-        smoothers = [
-            chebyshev(self._base(level), level.apply, self.degree) for level in hierarchy.levels
-        ]
-
-        def apply(r: torch.Tensor) -> torch.Tensor:
-            if r.dtype == like.dtype:
-                return v_cycle(hierarchy, smoothers, r)
-            size = torch.linalg.vector_norm(r.detach(), dim=1, keepdim=True)
-            size = torch.where(size > 0, size, 1.0)
-            return size * v_cycle(hierarchy, smoothers, (r / size).to(like.dtype)).to(r.dtype)
-
-        return apply
+        hierarchy = create_hierarchy(systems, batch, self.dtype or batch.g.dtype)
+        return hierarchy.preconditioner(
+            [chebyshev(self._base(level), level.apply, self.degree) for level in hierarchy.levels]
+        )
 
     def _base(self, level: Level) -> LinearMap:
         if self.smoother == "l1_jacobi":
-            return l1_jacobi(level.A_0, level.Pi, level.like)
-        return low_rank(level.A_0, level.Pi, level.average, level.like)
+            return l1_jacobi(level.row_sums, level.Pi, level.like)
+        return low_rank(level.row_sums, level.Pi, level.average, level.like)
 
 
 # --- The cycle --------------------------------------------------------------------------------
@@ -113,18 +104,24 @@ class GeometricMultigrid:
 class Level:
     """S = A_0 + Pi' C Pi for a batch of systems on one grid, and the way to the next coarser one.
 
+    Vectors are in grid order.
+
     Attributes:
-        A_0: Block-diagonal, one block of shape (n, n) for each system.
+        stencils: Of A_0, shape (batch, 27, nx, ny, nz), in the dtype of the vectors.
+        row_sums: Those of |A_0|, shape (batch n,).
+        is_coarsened: Whether the next grid is coarser along x, y and z.
         Pi: Scaled averaging matrices, block-diagonal, one block of (num_points, n) each.
-        tissue, average: The same as maps.
+        tissue, average: Both as maps.
         coupling: C, what the network leaves of the coupling, from (batch, num_points) to the same.
         prolong: Interpolation P from the next grid; its transpose is the restriction.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
     """
 
-    A_0: sparse.csr_array
+    stencils: torch.Tensor
+    row_sums: NDArray[np.float64]
+    is_coarsened: tuple[bool, bool, bool]
     Pi: sparse.csr_array
-    tissue: SparseMap
+    tissue: StencilMatrix
     average: SparseMap
     coupling: LinearMap
     prolong: SparseMap
@@ -139,11 +136,35 @@ class Level:
 class Hierarchy:
     """All levels from fine to coarse, and the direct solver of the coarsest grid.
 
-    Vectors of the finest level are in dof order, of all others in grid order.
+    Attributes:
+        levels: At least none.
+        solve_coarsest: Of vectors in grid order.
+        node_of_dof, dof_of_node: Of the finest grid, shape (batch, n).
+        dtype: What the cycle runs in.
     """
 
     levels: tuple[Level, ...]
     solve_coarsest: LinearMap
+    node_of_dof: torch.Tensor
+    dof_of_node: torch.Tensor
+    dtype: torch.dtype
+
+    def preconditioner(self, smoothers: Sequence[LinearMap]) -> LinearMap:
+        """Return the V-cycle with a smoother for each level, as a map of vectors in dof order.
+
+        In another dtype than that of the vectors it works on the normalised residual.
+        """
+
+        def apply(r: torch.Tensor) -> torch.Tensor:
+            on_grid = r.gather(1, self.dof_of_node)
+            if r.dtype == self.dtype:
+                return v_cycle(self, smoothers, on_grid).gather(1, self.node_of_dof)
+            size = torch.linalg.vector_norm(r.detach(), dim=1, keepdim=True)
+            size = torch.where(size > 0, size, 1.0)
+            x = v_cycle(self, smoothers, (on_grid / size).to(self.dtype))
+            return size * x.gather(1, self.node_of_dof).to(r.dtype)
+
+        return apply
 
 
 def v_cycle(
@@ -172,79 +193,118 @@ def v_cycle(
 
 
 def create_hierarchy(
-    systems: Sequence[ReducedSystem], batch: SystemBatch, like: torch.Tensor
+    systems: Sequence[ReducedSystem], batch: SystemBatch, dtype: torch.dtype
 ) -> Hierarchy:
     """Build the Galerkin operators of all grids.
 
     Args:
         systems: On structured boxes of one shape.
         batch: The same systems.
-        like: A tensor of dtype, device and shape (batch, n_3) of the vectors.
+        dtype: Of the vectors in the cycle.
 
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
     """
     grids = grids_of(systems)
+    like = batch.g.to(dtype)
     num_points = max(len(system.weights) for system in systems)
-    n_1 = batch.L_11.shape[1]
-    A_0 = block_diagonal([system.K + system.M for system in systems], grids[0].node_of_dof.size)
-    Pi = block_diagonal([_scaled(system, system.Pi) for system in systems], num_points)
+    n_1 = max(len(system.b_1) for system in systems)
+    stencils = stencils_of([system.K + system.M for system in systems], grids)
+    Pi = block_diagonal(
+        [_on_grid(_scaled(s, s.Pi), grid) for s, grid in zip(systems, grids, strict=True)],
+        num_points,
+    )
     N = [_scaled(system, system.N) for system in systems]
     for block in N:
         block.resize(block.shape[0], n_1)
     basis = block_diagonal(N, num_points)
-    # Not by the factor, which costs accuracy in float32 where the network conducts well.
-    inverse_11 = torch.cholesky_inverse(batch.L_11.double())
-    apply_C = _coupling(sparse_map(basis, like), inverse_11.to(like))
+    apply_C = _coupling(sparse_map(basis, like), batch)
 
     levels: list[Level] = []
     axes = axes_of(grids[0])
     coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
     while np.prod([len(x) for x in axes]) > MOST_COARSE_NODES:
         fine, axes = axes, coarsened(axes, coupling)
-        to_nodes = interpolation(axes, fine)
-        to_dofs = [to_nodes if levels else to_nodes[grid.node_of_dof] for grid in grids]
-        P = block_diagonal(to_dofs, to_nodes.shape[0])
+        along_x, along_y, along_z = (len(a) < len(b) for a, b in zip(axes, fine, strict=True))
+        P, prolong = _interpolation(axes, fine, len(systems), dtype, like.device)
+        on_device = torch.tensor(stencils).to(like)
         levels.append(
             Level(
-                A_0=A_0,
+                stencils=on_device,
+                row_sums=np.abs(stencils).sum(axis=1).ravel(),
+                is_coarsened=(along_x, along_y, along_z),
                 Pi=Pi,
-                tissue=symmetric_map(A_0, like),
+                tissue=StencilMatrix.of(on_device),
                 average=sparse_map(Pi, like),
                 coupling=apply_C,
-                prolong=sparse_map(P, like),
-                like=like.new_empty(len(like), A_0.shape[0] // len(like)),
+                prolong=prolong,
+                like=like.new_empty(len(like), P.shape[0] // len(like)),
             )
         )
-        A_0, Pi = (P.T @ A_0 @ P).tocsr(), (Pi @ P).tocsr()
-    return Hierarchy(tuple(levels), _coarsest_solver(A_0, Pi, basis, inverse_11))
+        stencils, Pi = coarse_stencils(stencils, axes, fine), (Pi @ P).tocsr()
+    node_of_dof = np.stack([grid.node_of_dof for grid in grids])
+    dof_of_node = np.empty_like(node_of_dof)
+    np.put_along_axis(dof_of_node, node_of_dof, np.arange(node_of_dof.shape[1])[None], axis=1)
+    return Hierarchy(
+        levels=tuple(levels),
+        solve_coarsest=_coarsest_solver(stencils, Pi, basis, systems, like.device),
+        node_of_dof=torch.tensor(node_of_dof, device=like.device),
+        dof_of_node=torch.tensor(dof_of_node, device=like.device),
+        dtype=dtype,
+    )
+
+
+@lru_cache(maxsize=32)
+def _interpolation(
+    coarse: Axes, fine: Axes, batch: int, dtype: torch.dtype, device: torch.device
+) -> tuple[sparse.csr_array, SparseMap]:
+    """Return the interpolation of a batch, kept since the systems of a study share their grid."""
+    to_nodes = interpolation(coarse, fine)
+    P = block_diagonal([to_nodes] * batch, to_nodes.shape[0])
+    return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
 
 
 def _coarsest_solver(
-    A_0: sparse.csr_array, Pi: sparse.csr_array, N: sparse.csr_array, inverse_11: torch.Tensor
+    stencils: NDArray[np.float64],
+    Pi: sparse.csr_array,
+    N: sparse.csr_array,
+    systems: Sequence[ReducedSystem],
+    device: torch.device,
 ) -> LinearMap:
-    """Return b -> S^-1 b by dense factors, in float64 throughout: S may be nearly singular."""
-    A_33 = torch.tensor(dense_blocks(A_0 + Pi.T @ Pi, len(inverse_11))).to(inverse_11)
-    A_13 = torch.tensor(dense_blocks(N.T @ Pi, len(inverse_11))).to(inverse_11)
+    """Return b -> S^-1 b by dense inverses, in float64 throughout: S may be nearly singular."""
+    A_0 = StencilMatrix.of(torch.tensor(stencils)).to_scipy()
+    S = dense_blocks(A_0 + Pi.T @ Pi, len(systems))
+    A_13 = dense_blocks(N.T @ Pi, len(systems))
+    for block, coupling, system in zip(S, A_13, systems, strict=True):
+        coupling = coupling[: len(system.b_1)]
+        block -= coupling.T @ system.solve_11(coupling)
     try:
-        solve = cholesky_solver(A_33 - A_13.mT @ inverse_11 @ A_13, A_33[:, 0])
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.tensor(S, device=device)))
     except torch.linalg.LinAlgError as error:
         raise ValueError(
             f"got a system that is singular on its coarsest grid ({error}); wanted a positive "
             "definite one. Give the tissue a reaction or a Dirichlet condition."
         ) from error
-    return lambda b: solve(b.to(A_33)).to(b)
+    return lambda b: (inverse @ b.to(inverse)[:, :, None])[:, :, 0].to(b)
 
 
-def _coupling(N: SparseMap, inverse_11: torch.Tensor) -> LinearMap:
+def _coupling(N: SparseMap, batch: SystemBatch) -> LinearMap:
     """Return C = 1 - N A_11^-1 N'."""
 
     def apply(values: torch.Tensor) -> torch.Tensor:
-        return values - N((inverse_11 @ N.T(values)[:, :, None])[:, :, 0])
+        # In the dtype of the batch, which accuracy needs where the network conducts well.
+        network = batch.solve_11(N.T(values).to(batch.g.dtype))
+        return values - N(network.to(values.dtype))
 
     return apply
 
 
+def _on_grid(Pi: sparse.csr_array, grid: Grid) -> sparse.csr_array:
+    """Return a matrix with its columns, one for each dof, in grid order."""
+    return sparse.csr_array((Pi.data, grid.node_of_dof[Pi.indices], Pi.indptr), shape=Pi.shape)
+
+
 def _scaled(system: ReducedSystem, A: sparse.csr_array) -> sparse.csr_array:
     """Scale the rows of a matrix, one for each point, by the roots of weight times conductance."""
-    return (sparse.diags_array(np.sqrt(system.weights * system.beta)) @ A).tocsr()
+    roots = np.repeat(np.sqrt(system.weights * system.beta), np.diff(A.indptr))
+    return sparse.csr_array((roots * A.data, A.indices, A.indptr), shape=A.shape)

@@ -11,10 +11,18 @@ from types import MappingProxyType
 
 import torch
 
+from learning.conjugate_gradients import energy_reduction
 from learning.krylov import krylov_sines
 from learning.operators import SystemBatch
 
-__all__ = ["KRYLOV_LOSSES", "hybrid_loss", "log_sine_loss", "residual_loss", "sine_loss"]
+__all__ = [
+    "KRYLOV_LOSSES",
+    "energy_loss",
+    "hybrid_loss",
+    "log_sine_loss",
+    "residual_loss",
+    "sine_loss",
+]
 
 type Map = Callable[[torch.Tensor], torch.Tensor]
 
@@ -85,7 +93,30 @@ def hybrid_loss(
     return weight * static + (1.0 - weight) * dynamic
 
 
+def energy_loss(
+    batch: SystemBatch,
+    f: torch.Tensor,
+    precondition: Map,
+    num_steps: int = 10,
+    *,
+    checkpoint: bool = False,
+) -> torch.Tensor:
+    """Return the mean of log(|e_m| / |e_0|) / m, energy norms of the error of conjugate gradients.
+
+    What `log_sine_loss` is to FGMRES, for an M that is linear and symmetric positive definite; NaN
+    where it is not definite (see `energy_reduction`). Activations are recomputed in the backward
+    pass with `checkpoint`.
+    """
+    squares = energy_reduction(batch.apply, f, precondition, num_steps, checkpoint=checkpoint)
+    return squares.clamp_min(torch.finfo(squares.dtype).tiny).log().mean() / (2 * num_steps)
+
+
 KRYLOV_LOSSES: Mapping[str, Callable[..., torch.Tensor]] = MappingProxyType(
-    {"sine": sine_loss, "log_sine": log_sine_loss, "hybrid": hybrid_loss}
+    {
+        "sine": sine_loss,
+        "log_sine": log_sine_loss,
+        "hybrid": hybrid_loss,
+        "energy": energy_loss,
+    }
 )
-"""Losses that run FGMRES, by name."""
+"""Losses that run a Krylov method, by name."""

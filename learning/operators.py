@@ -1,16 +1,16 @@
-"""S for a batch of reduced systems on torch: a sparse product for all, a dense solve for each."""
+"""S for a batch of reduced systems on torch: sparse products, and a solve with the networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from learning.cycles import LinearMap
-from learning.sparse import block_diagonal, factor_solver
+from learning.sparse import block_diagonal, spd_solver
 from mixeddim.tensors import Grid, ReducedSystem, SymmetricProduct, sparse_csr
 
 __all__ = ["SystemBatch", "batch_systems", "grids_of"]
@@ -21,13 +21,13 @@ class SystemBatch:
     """S u = g for a batch of systems of the same number of tissue dofs, on one device.
 
     The sparse parts of the systems are the diagonal blocks of one matrix. Networks differ in
-    size: their dofs are padded to the largest, with ones on the diagonal of the factor.
+    size: their dofs are padded to the largest, with ones on the diagonal.
 
     Attributes:
         A_33: Tissue blocks, sparse CSR, shape (batch n_3, batch n_3).
         A_31: Coupling blocks, sparse CSR, shape (batch n_3, batch n_1).
         A_13: Their transposes, sparse CSR, shape (batch n_1, batch n_3).
-        L_11: Lower Cholesky factors of the network blocks, shape (batch, n_1, n_1).
+        solve_11: The map b -> A_11^-1 b, shapes (batch, n_1).
         g: Right-hand sides, shape (batch, n_3).
         grid: Nodes of the structured box that all share, or None.
     """
@@ -35,7 +35,7 @@ class SystemBatch:
     A_33: torch.Tensor
     A_31: torch.Tensor
     A_13: torch.Tensor
-    L_11: torch.Tensor
+    solve_11: LinearMap
     g: torch.Tensor
     grid: Grid | None
 
@@ -58,14 +58,9 @@ class SystemBatch:
         product: torch.Tensor = SymmetricProduct.apply(v, self._multiply)
         return product
 
-    @cached_property
-    def solve_11(self) -> LinearMap:
-        """The map b -> A_11^-1 b, shapes (batch, n_1)."""
-        return factor_solver(self.L_11, self.L_11.dtype)
-
     def _multiply(self, v: torch.Tensor) -> torch.Tensor:
         column = v.reshape(-1, 1)
-        network = self.solve_11((self.A_13 @ column).reshape(self.L_11.shape[:2]))
+        network = self.solve_11((self.A_13 @ column).reshape(len(v), -1))
         product = self.A_33 @ column - self.A_31 @ network.reshape(-1, 1)
         return product.reshape(v.shape)
 
@@ -98,22 +93,24 @@ def batch_systems(
             "on the same grid. Batch each grid on its own."
         )
     most = max(len(system.b_1) for system in systems)
-    L_11 = np.tile(np.eye(most), (len(systems), 1, 1))
-    A_31 = []
-    for system, L in zip(systems, L_11, strict=True):
-        n_1 = len(system.b_1)
-        L[:n_1, :n_1] = system.L_11
+    A_31, A_11 = [], []
+    for system in systems:
         padded = system.A_31.copy()
         padded.resize(sizes[0], most)
         A_31.append(padded)
+        padding = np.arange(most) >= len(system.b_1)
+        network = system.A_11.copy()
+        network.resize(most, most)
+        A_11.append((network + sparse.diags_array(padding.astype(float))).tocsr())
     coupling = block_diagonal(A_31, sizes[0])
+    like = torch.empty(len(systems), most, dtype=dtype, device=device)
     return SystemBatch(
         A_33=sparse_csr(
             block_diagonal([system.A_33 for system in systems], sizes[0]), dtype, device
         ),
         A_31=sparse_csr(coupling, dtype, device),
         A_13=sparse_csr(coupling.T.tocsr(), dtype, device),
-        L_11=torch.tensor(L_11, dtype=dtype, device=device),
+        solve_11=spd_solver(block_diagonal(A_11, most), like),
         g=torch.tensor(np.stack([system.g for system in systems]), dtype=dtype, device=device),
         grid=systems[0].grid,
     )

@@ -11,111 +11,37 @@ or from options, with the system taken from the matrix that `schur_complement` m
     -ksp_type fgmres -pc_type python -pc_python_type learning.petsc.LearningPC
     -pc_learning_name unet-dynamic
 
-This is the one file of `learning` that needs petsc4py.
+PETSc's own preconditioners are in `petsc_preconditioners`.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import sparse
 
 import learning
 from learning.devices import usable_device
-from learning.operators import SystemBatch, batch_systems
-from learning.preconditioner import Preconditioner, check_preconditioner, on_host
+from learning.operators import batch_systems
+from learning.petsc_preconditioners import (
+    PETSc,
+    PetscMultigrid,
+    PetscPreconditioner,
+    tissue_block,
+)
+from learning.preconditioner import Preconditioner, check_preconditioner
 from learning.pretrained import PRETRAINED, load_preconditioner, load_pretrained
 from mixeddim.tensors import ReducedSystem
 
-# The PyPI wheel of PETSc wants MPI to be loaded first, by this module.
-if importlib.util.find_spec("dolfinx_solver") is not None:
-    import dolfinx_solver as _dolfinx_solver  # noqa: F401
-try:
-    from petsc4py import PETSc
-except ImportError as error:
-    raise ImportError(
-        "learning.petsc found no petsc4py in this environment. Run `pip install -e '.[fenics]'` in "
-        "the checkout (Linux x86-64), or install petsc4py from conda-forge."
-    ) from error
-
-__all__ = ["LearningPC", "PetscPreconditioner", "as_pc", "schur_complement", "tissue_block"]
-
-Kind = Literal["icc", "gamg", "mumps"]
-
-
-# --- PETSc's preconditioners for our solvers --------------------------------------------------
-
-
-class PetscPreconditioner:
-    """A preconditioner of PETSc, serial; linear and symmetric.
-
-    Attributes:
-        kind: "icc": incomplete Cholesky factors of A_33 without fill-in. "gamg": a V-cycle of
-            algebraic multigrid on A_33. "mumps": the inverse of S, by Cholesky factors of the
-            whole block matrix; not approximate, and so the time to beat.
-    """
-
-    is_linear = is_symmetric = True
-
-    def __init__(self, kind: Kind) -> None:
-        if kind not in get_args(Kind):
-            raise ValueError(f"got kind={kind!r}; wanted one of {get_args(Kind)}.")
-        self.kind = kind
-
-    def __repr__(self) -> str:
-        return f"PetscPreconditioner({self.kind!r})"
-
-    def setup(
-        self,
-        systems: Sequence[ReducedSystem],
-        batch: SystemBatch,  # noqa: ARG002
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Factor or coarsen each system, and return the map r -> M r (see `Preconditioner`)."""
-        if self.kind == "mumps":
-            return on_host([_block_inverse(system) for system in systems])
-        return on_host([_applied(tissue_block(system), self.kind) for system in systems])
-
-
-def _applied(A: PETSc.Mat, kind: str) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Return the application of a PC of A, set up."""
-    pc = PETSc.PC().create(A.comm)
-    pc.setOperators(A)
-    pc.setType(kind)
-    if kind == "cholesky":
-        pc.setFactorSolverType("mumps")
-    pc.setUp()
-    y = A.createVecLeft()
-
-    def apply(r: NDArray[np.float64]) -> NDArray[np.float64]:
-        # PETSc only reads r, which need not be copied.
-        pc.apply(PETSc.Vec().createWithArray(r, comm=A.comm), y)
-        return y.getArray(readonly=True)
-
-    return apply
-
-
-def _block_inverse(
-    system: ReducedSystem,
-) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Return r -> S⁻¹ r: the tissue part of the block system's solution for (r, 0)."""
-    blocks = [[system.A_33, system.A_31], [system.A_13, system.A_11]]
-    solve = _applied(_petsc_matrix(sparse.block_array(blocks, format="csr")), "cholesky")
-    n_3, zeros = len(system.b_3), np.zeros(len(system.b_1))
-    return lambda r: solve(np.concatenate([r, zeros]))[:n_3]
-
-
-# --- Our systems and preconditioners for PETSc's solvers --------------------------------------
-
-
-def tissue_block(reduced: ReducedSystem) -> PETSc.Mat:
-    """Return A_33 as a PETSc matrix: what PETSc's own preconditioners of S are built from."""
-    return _petsc_matrix(reduced.A_33)
+__all__ = [
+    "LearningPC",
+    "PetscMultigrid",
+    "PetscPreconditioner",
+    "as_pc",
+    "schur_complement",
+    "tissue_block",
+]
 
 
 def schur_complement(reduced: ReducedSystem) -> PETSc.Mat:
@@ -270,12 +196,3 @@ def _named(name: str) -> Preconditioner:
         )
     preconditioner: Preconditioner = kind()
     return preconditioner
-
-
-def _petsc_matrix(A: sparse.csr_array) -> PETSc.Mat:
-    A.sort_indices()
-    index = PETSc.IntType
-    csr = (A.indptr.astype(index), A.indices.astype(index), A.data)
-    matrix = PETSc.Mat().createAIJ(A.shape, csr=csr, comm=PETSc.COMM_SELF)
-    matrix.setOption(PETSc.Mat.Option.SPD, True)
-    return matrix

@@ -7,8 +7,9 @@ from importlib import resources
 
 import torch
 
+from learning.architectures import preconditioner_of
 from learning.devices import usable_device
-from learning.unet import UNetPreconditioner
+from learning.preconditioner import Preconditioner
 from learning.weights import load_weights
 
 __all__ = ["PRETRAINED", "load_preconditioner", "load_pretrained", "pretrained_card"]
@@ -26,7 +27,7 @@ README of that folder says how to add a model.
 _FOLDER = resources.files("learning") / "pretrained_weights"
 
 
-def load_pretrained(name: str, device: torch.device | str = "cpu") -> UNetPreconditioner:
+def load_pretrained(name: str, device: torch.device | str = "cpu") -> Preconditioner:
     """Load a preconditioner that comes with the package.
 
     Args:
@@ -45,7 +46,7 @@ def load_pretrained(name: str, device: torch.device | str = "cpu") -> UNetPrecon
 
 def load_preconditioner(
     path: str | os.PathLike[str], device: torch.device | str = "cpu"
-) -> UNetPreconditioner:
+) -> Preconditioner:
     """Load a preconditioner from a file of weights, such as the `best.safetensors` of a run.
 
     Args:
@@ -85,7 +86,7 @@ def _check_name(name: str) -> None:
 
 def _load(
     path: str | os.PathLike[str], device: torch.device | str, sha256: str | None = None
-) -> UNetPreconditioner:
+) -> Preconditioner:
     weights = load_weights(path)
     if sha256 is not None and weights.sha256 != sha256:
         raise ValueError(
@@ -93,4 +94,4 @@ def _load(
             "those of this version of the package. Install it again, or use "
             "load_preconditioner(path) if you mean these weights."
         )
-    return UNetPreconditioner(weights.model.to(usable_device(device)))
+    return preconditioner_of(weights.model.to(usable_device(device)))

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import torch
 
+from learning.architectures import preconditioner_of
 from learning.data import FAMILIES, Dataset, load_dataset
 from learning.distributions import DISTRIBUTIONS, ProblemDistribution
 from learning.evaluation import evaluate, evaluate_epochs, sine_profile
@@ -24,7 +25,6 @@ from learning.reporting import write_report
 from learning.results import Results, load_results, save_results
 from learning.stages import STAGES
 from learning.training import train
-from learning.unet import UNetPreconditioner
 from learning.weights import load_weights
 
 __all__ = ["OUT_OF_DISTRIBUTION", "evaluate_data_sets", "reproduce"]
@@ -145,7 +145,7 @@ def evaluate_data_sets(
     path = Path(path)
     loaded = {name: load_weights(file) for name, file in weights.items()}
     trained: dict[str, Preconditioner] = {
-        name: UNetPreconditioner(w.model.to(device)) for name, w in loaded.items()
+        name: preconditioner_of(w.model.to(device)) for name, w in loaded.items()
     }
     results = Results(command=command, weights={name: w.sha256 for name, w in loaded.items()})
     if path.exists():

@@ -1,29 +1,31 @@
 """The folder of a training run: what it holds, and how a killed run is found again.
 
-- configuration.json: the stage, the data and the weights it started from
+- configuration.json: the stage, the data sets and the weights it started from
 - history.csv: one row an epoch
 - best.safetensors: weights of the lowest validation loss
 - last.safetensors: weights of the last epoch
 - epochs/0012.safetensors: weights after some epochs, 0000 those before the first
 - state.pt: what it takes to go on, optimiser included
+- tensorboard/: the history as curves, if wanted
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from learning.unet import UNet
 from learning.weights import save_weights
 from mixeddim.tensors import replacing
 
-__all__ = ["COLUMNS", "RunFolder", "TrainingState"]
+__all__ = ["COLUMNS", "RunFolder", "TrainingState", "curves"]
 
 COLUMNS = ("epoch", "training_loss", "validation_loss", "learning_rate", "seconds")
 """Columns of history.csv; seconds are those of the epoch, all processes working."""
@@ -43,7 +45,7 @@ class TrainingState:
         history: A row of `COLUMNS` for each finished epoch.
     """
 
-    model: UNet
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     epoch: int = 0
     batch: int = 0
@@ -77,8 +79,13 @@ class RunFolder:
         """Create the folder, or make sure that it holds this very run.
 
         Raises:
-            ValueError: If it holds another one, or a damaged configuration.
+            ValueError: If it holds another one, or a damaged configuration, or is a file.
         """
+        if self.path.is_file():
+            raise ValueError(
+                f"got the file {self.path} as run folder; wanted a folder. Name one after the data"
+                " sets."
+            )
         file = self.path / "configuration.json"
         wanted = json.loads(json.dumps(self.configuration))
         if not file.exists():
@@ -154,3 +161,42 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(state.history)
         self.save(state)
+
+
+# --- TensorBoard ------------------------------------------------------------------------------
+
+
+@contextmanager
+def curves(
+    folder: Path, epoch: int, tensorboard: bool
+) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Yield a function that adds a row of the history to TensorBoard's curves, if wanted.
+
+    Args:
+        folder: The run folder, for a folder of curves in it.
+        epoch: Epochs that are finished.
+        tensorboard: Whether curves are wanted; else the function does nothing.
+
+    Raises:
+        ModuleNotFoundError: If they are, and TensorBoard is not installed.
+    """
+    if not tensorboard:
+        yield lambda _: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "got tensorboard=True without the package tensorboard; wanted both or neither. "
+            "Install it with: pip install tensorboard"
+        ) from error
+
+    def add_row(row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, row["epoch"])
+        writer.flush()
+
+    # What a killed process wrote beyond its last state is purged.
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1) as writer:
+        yield add_row

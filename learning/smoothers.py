@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.cycles import LinearMap
-from learning.sparse import SparseMap, cholesky_solver, dense_blocks
+from learning.sparse import SparseMap, spd_solver
 
 __all__ = ["RELAXATION", "chebyshev", "l1_jacobi", "low_rank"]
 
@@ -24,40 +24,50 @@ RELAXATION: Final = 1.6
 """The bound omega. On constant coefficients D / omega is the diagonal of damped Jacobi, 0.8."""
 
 
-def l1_jacobi(A_0: sparse.csr_array, Pi: sparse.csr_array, like: torch.Tensor) -> LinearMap:
-    """Return the division by the row sums of |A_0 + Pi' Pi| over omega.
+def l1_jacobi(row_sums: NDArray[np.float64], Pi: sparse.csr_array, like: torch.Tensor) -> LinearMap:
+    """Return the division by the row sums of |A_0| and Pi' Pi over omega.
 
     Blind to what the coupling ties together: iterations grow with its strength (Baker, Falgout,
     Kolev & Yang 2011, doi:10.1137/100798806).
 
     Args:
-        A_0: Block-diagonal, one block of shape (n, n) for each system.
+        row_sums: Of |A_0|, shape (batch n,).
         Pi: Block-diagonal, one block of shape (num_points, n) for each system.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
     """
-    inverse = torch.tensor(RELAXATION / _row_sums(A_0 + Pi.T @ Pi)).to(like).reshape(like.shape)
+    coupling = abs(Pi).T @ abs(Pi).sum(axis=1)
+    inverse = torch.tensor(RELAXATION / (row_sums + coupling)).to(like).reshape(like.shape)
     return lambda r: inverse * r
 
 
 def low_rank(
-    A_0: sparse.csr_array, Pi: sparse.csr_array, average: SparseMap, like: torch.Tensor
+    row_sums: NDArray[np.float64],
+    Pi: sparse.csr_array,
+    average: SparseMap,
+    like: torch.Tensor,
+    relaxation: float = RELAXATION,
 ) -> LinearMap:
     """Return the inverse of D / omega + Pi' Pi, with D the row sums of |A_0|.
 
-    By the formula of Woodbury, with a dense factor as large as the number of points: it inverts
-    the coupling together with the diagonal, and so holds at every strength. The network's answer,
-    C instead of 1, would cost more to factor and saves no iteration.
+    By the formula of Woodbury with a matrix of the size of the number of points, or directly where
+    the grid has fewer nodes than there are points. The network's answer, C instead of 1, would cost
+    more to factor and saves no iteration.
 
     Args:
-        A_0: Block-diagonal, one block of shape (n, n) for each system.
+        row_sums: D, shape (batch n,).
         Pi: Block-diagonal, one block of shape (num_points, n) for each system.
         average: The same as a map.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
+        relaxation: omega.
     """
-    inverse_D = RELAXATION / _row_sums(A_0)
-    capacitance = dense_blocks(Pi @ sparse.diags_array(inverse_D) @ Pi.T, len(like))
-    capacitance += np.eye(capacitance.shape[1])
-    solve = cholesky_solver(torch.tensor(capacitance), like)
+    num_points, num_nodes = (size // len(like) for size in Pi.shape)
+    inverse_D = relaxation / row_sums
+    if num_nodes <= num_points:
+        return spd_solver((Pi.T @ Pi + sparse.diags_array(1.0 / inverse_D)).tocsr(), like)
+    root = sparse.csr_array((Pi.data * np.sqrt(inverse_D)[Pi.indices], Pi.indices, Pi.indptr))
+    root.resize(Pi.shape)
+    capacitance = (root @ root.T + sparse.eye_array(Pi.shape[0])).tocsr()
+    solve = spd_solver(capacitance, like.new_empty(len(like), num_points))
     scale = torch.tensor(inverse_D).to(like).reshape(like.shape)
 
     def apply(r: torch.Tensor) -> torch.Tensor:
@@ -94,8 +104,3 @@ def chebyshev(smooth: LinearMap, apply: LinearMap, degree: int) -> LinearMap:
         return x
 
     return polynomial
-
-
-def _row_sums(A: sparse.csr_array) -> NDArray[np.float64]:
-    sums: NDArray[np.float64] = abs(A).sum(axis=1)
-    return sums

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from learning.architectures import ARCHITECTURES
 from learning.data import check_families
 from learning.losses import KRYLOV_LOSSES
 
@@ -14,6 +15,9 @@ __all__ = ["LOSSES", "STAGES", "Stage"]
 LOSSES = ("residual", *KRYLOV_LOSSES)
 """Names of losses: that of the static stage, and those of the dynamic one."""
 
+SYMMETRIC_LOSSES = ("energy",)
+"""Those that run conjugate gradients."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -21,22 +25,23 @@ class Stage:
 
     Attributes:
         loss: One of `LOSSES`.
-        num_problems: Problems to train on, the first ones of the data set.
-        num_validation: Problems to validate on, the last ones of the data set.
+        num_problems: Problems to train on, the first ones of each data set.
+        num_validation: Problems to validate on, the last ones of each data set.
         families: Right-hand sides of each problem in an epoch, of `learning.data.FAMILIES`;
             physical and random ones are drawn anew every epoch.
         num_epochs: Passes through the samples.
-        batch_size: Samples in a step, over all processes.
+        batch_size: Samples in a step, over all processes, from one data set.
+        architecture: What to train, one of `learning.architectures.ARCHITECTURES`.
         learning_rate: Of Adam in the first step; falls to zero along a cosine.
-        num_steps: Krylov steps m in the losses that run FGMRES.
+        num_steps: Krylov steps m in the losses that run a Krylov method.
         static_weight: Of the residual loss in the hybrid one, 0 to 1; the sine loss has the rest.
-        mixed_precision: Whether most convolutions run in bfloat16 (see `UNetPreconditioner`);
-            validation does not.
+        mixed_precision: Whether most convolutions run in bfloat16 (see `UNetPreconditioner`), which
+            not every architecture has; validation does not.
         checkpoint: Whether activations are computed again in the backward pass, to save memory.
         seed: Of the initial weights, the order of the samples and the right-hand sides.
 
     Raises:
-        ValueError: If a field is out of range.
+        ValueError: If a field is out of range, or the architecture lacks what another one needs.
     """
 
     loss: str
@@ -45,6 +50,7 @@ class Stage:
     families: tuple[str, ...]
     num_epochs: int
     batch_size: int
+    architecture: str = "unet"
     learning_rate: float = 1e-3
     num_steps: int = 10
     static_weight: float = 0.5
@@ -64,6 +70,26 @@ class Stage:
                 f"got learning_rate={self.learning_rate}, static_weight={self.static_weight} and "
                 f"seed={self.seed}; wanted a positive number, one from 0 to 1, and an integer that "
                 "is not negative. Correct them."
+            )
+        self._check_architecture()
+
+    def _check_architecture(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"got architecture={self.architecture!r}; wanted one of {[*ARCHITECTURES]}. "
+                "Choose one."
+            )
+        architecture = ARCHITECTURES[self.architecture]
+        if self.mixed_precision and not architecture.has_mixed_precision:
+            raise ValueError(
+                f"got mixed_precision=True with architecture={self.architecture!r}, which has "
+                "none; wanted full precision. Leave it."
+            )
+        if self.loss in SYMMETRIC_LOSSES and not architecture.is_symmetric:
+            raise ValueError(
+                f"got loss={self.loss!r} with architecture={self.architecture!r}, which is not "
+                "linear and symmetric, as conjugate gradients need; wanted one of "
+                f"{[name for name in LOSSES if name not in SYMMETRIC_LOSSES]}. Choose one."
             )
 
 
@@ -105,6 +131,18 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             batch_size=4,
             num_steps=8,
             mixed_precision=True,
+        ),
+        # Some twenty minutes on one core, on all regimes: what the learned multigrid comes from.
+        "multigrid": Stage(
+            loss="log_sine",
+            architecture="multigrid",
+            num_problems=80,
+            num_validation=10,
+            families=("canonical", "physical", "random"),
+            num_epochs=10,
+            batch_size=10,
+            learning_rate=1e-2,
+            num_steps=5,
         ),
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -10,9 +11,16 @@ from scipy import sparse
 
 from mixeddim.tensors import Grid
 
-__all__ = ["Axes", "axes_of", "coarsened", "coupling_along_axes", "interpolation"]
+__all__ = [
+    "Axes",
+    "axes_of",
+    "coarsened",
+    "coupling_along_axes",
+    "hat_functions",
+    "interpolation",
+]
 
-type Axes = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+type Axes = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 """Where the nodes are along x, y and z, in cells of the finest grid; a grid is their product."""
 
 STRONG: Final = 0.26
@@ -21,7 +29,7 @@ STRONG: Final = 0.26
 
 def axes_of(grid: Grid) -> Axes:
     """Return the axes of the finest grid."""
-    x, y, z = (np.arange(float(n)) for n in grid.shape)
+    x, y, z = (tuple(map(float, range(n))) for n in grid.shape)
     return x, y, z
 
 
@@ -31,10 +39,11 @@ def coupling_along_axes(K: sparse.csr_array, grid: Grid) -> NDArray[np.float64]:
     In the mean k / h² along each axis up to one factor: the energy of a linear function, from the
     entries between different nodes alone, so that eliminated dofs add nothing.
     """
-    entries = K.tocoo()
-    index = np.stack(np.unravel_index(grid.node_of_dof, grid.shape))
-    offset = index[:, entries.col] - index[:, entries.row]
-    return np.maximum(-(offset**2) @ entries.data, 0.0)
+    index = np.stack(np.unravel_index(grid.node_of_dof, grid.shape), axis=1).astype(float)
+    x = index - index.mean(axis=0)
+    # The sum of -K_ij (x_i - x_j)² over i and j, in products with K alone.
+    energy = 2.0 * (np.sum(x * (K @ x), axis=0) - (K.sum(axis=1) @ x**2))
+    return np.maximum(energy, 0.0)
 
 
 def coarsened(axes: Axes, coupling: NDArray[np.float64]) -> Axes:
@@ -55,12 +64,13 @@ def coarsened(axes: Axes, coupling: NDArray[np.float64]) -> Axes:
     relative = (here / np.where(strongest > 0, strongest, 1.0)).min(axis=0)
     least = min(relative.max(), STRONG)
     x, y, z = (
-        np.append(x[:-1:2], x[-1]) if strength >= least else x
+        (*x[:-1:2], x[-1]) if strength >= least else x
         for x, strength in zip(axes, relative, strict=True)
     )
     return x, y, z
 
 
+@lru_cache(maxsize=64)
 def interpolation(coarse: Axes, fine: Axes) -> sparse.csr_array:
     """Return trilinear interpolation of nodal values, exact for trilinear functions.
 
@@ -72,13 +82,14 @@ def interpolation(coarse: Axes, fine: Axes) -> sparse.csr_array:
         fine: Nodes where they are wanted.
 
     Returns:
-        Shape (number of fine nodes, number of coarse nodes), both in grid (C) order.
+        Shape (number of fine nodes, number of coarse nodes), both in grid (C) order; the same
+        object for the same nodes, which is not to be written to.
     """
-    x, y, z = (_hat_functions(nodes, points) for nodes, points in zip(coarse, fine, strict=True))
+    x, y, z = (hat_functions(nodes, points) for nodes, points in zip(coarse, fine, strict=True))
     return sparse.csr_array(sparse.kron(sparse.kron(x, y, format="csr"), z, format="csr"))
 
 
-def _hat_functions(nodes: NDArray[np.float64], points: NDArray[np.float64]) -> sparse.csr_array:
+def hat_functions(nodes: tuple[float, ...], points: tuple[float, ...]) -> sparse.csr_array:
     """Return the hat functions of nodes on an axis, at points of it, shape (points, nodes)."""
     rows = [np.interp(points, nodes, unit) for unit in np.eye(len(nodes))]
     return sparse.csr_array(np.stack(rows, axis=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,14 +13,12 @@ from types import MappingProxyType
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 import mixeddim.tensors
-from learning.unet import UNet
+from learning.architectures import ARCHITECTURES, architecture_of
 
-__all__ = ["ARCHITECTURES", "Weights", "load_weights", "save_weights"]
-
-ARCHITECTURES: Mapping[str, Callable[[], UNet]] = {"unet": UNet}
-"""Constructors of the models that a file may name; it can start nothing else."""
+__all__ = ["Weights", "load_weights", "save_weights"]
 
 _FORMAT = "1"
 
@@ -36,18 +34,23 @@ class Weights:
         sha256: Hash of the tensors as they are, equal to the one in the metadata.
     """
 
-    model: UNet
+    model: nn.Module
     metadata: Mapping[str, str]
     sha256: str
 
+    @property
+    def architecture(self) -> str:
+        """Name of the model's architecture."""
+        return self.metadata["architecture"]
+
 
 def save_weights(
-    model: UNet, path: str | os.PathLike[str], metadata: Mapping[str, str] = {}
+    model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str] = {}
 ) -> None:
     """Write a model's weights, in one step: a reader never sees half a file.
 
     Args:
-        model: A float32 model of `ARCHITECTURES`, on any device.
+        model: A float32 model of a class in `ARCHITECTURES`, on any device.
         path: File to write, by custom `*.safetensors`; its folder is created where missing.
         metadata: What to write beside the weights, for example {"training": a JSON string}.
 
@@ -55,13 +58,7 @@ def save_weights(
         ValueError: If the model is of another type or dtype or not finite, or if the metadata are
             not strings or take a name that this function writes itself.
     """
-    architecture = next((name for name, kind in ARCHITECTURES.items() if type(model) is kind), None)
-    if architecture is None:
-        raise ValueError(
-            f"got a model of type {type(model).__name__}; wanted one of "
-            f"{[kind.__name__ for kind in ARCHITECTURES.values()]}. Pass the model itself, without "
-            "the wrapper of torch.compile or DistributedDataParallel."
-        )
+    architecture = architecture_of(model)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     _check_tensors(tensors, _new_model(architecture).state_dict())
     own = {
@@ -142,10 +139,10 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
         )
 
 
-def _new_model(architecture: str) -> UNet:
+def _new_model(architecture: str) -> nn.Module:
     # Random numbers for weights that are about to be replaced must not shift those of the caller.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        return ARCHITECTURES[architecture]()
+        return ARCHITECTURES[architecture].model()
 
 
 def _check_tensors(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from petsc4py import PETSc
 
-from learning.conjugate_gradients import cg, flexible_cg
+from learning.conjugate_gradients import cg, energy_reduction, flexible_cg
 from learning.krylov import Status, fgmres
 
 METHODS = pytest.mark.parametrize("method", [cg, flexible_cg], ids=lambda method: method.__name__)
@@ -219,6 +219,78 @@ def test_a_float32_preconditioner_solves_in_float64(method):
     assert result.x.dtype == torch.float64
     assert {*result.status} == {Status.CONVERGED}
     assert result.iterations.max() <= 4
+
+
+# --- The fall of the error --------------------------------------------------------------------
+
+
+def energy(A, v):
+    return torch.einsum("bi,bij,bj->b", v, A, v)
+
+
+@pytest.mark.parametrize("m", [1, 3, 8])
+def test_reduction_is_that_of_the_error_in_the_energy_norm(m):
+    A, b = spd_systems(3, 30)
+    A, b = stretched(A, 10), b * torch.tensor([[1e-150], [1.0], [1e150]], dtype=torch.float64)
+    M = torch.linalg.inv(A + 0.5 * spd_systems(3, 30, seed=1)[0])
+    reduction = energy_reduction(times(A), b, times(M), m)
+    unit = b / b.norm(dim=1, keepdim=True)
+    exact = torch.linalg.solve(A, unit)
+    x = cg(times(A), unit, times(M), rtol=0.0, max_iterations=m).x
+    wanted = energy(A, exact - x) / energy(A, exact)
+    torch.testing.assert_close(reduction, wanted, rtol=1e-6, atol=0)
+
+
+def test_reduction_is_known_far_below_the_precision_of_its_square():
+    """The difference of two squares would be rounding here."""
+    A, b = spd_systems(2, 30)
+    M = torch.linalg.inv(A + 1e-3 * spd_systems(2, 30, seed=1)[0])
+    reduction = energy_reduction(times(A), b, times(M), 4)
+    assert torch.all((reduction > 1e-26) & (reduction < 1e-18))
+    exact = torch.linalg.solve(A, b)
+    x = cg(times(A), b, times(M), rtol=0.0, max_iterations=4).x
+    wanted = energy(A, exact - x) / energy(A, exact)
+    torch.testing.assert_close(reduction, wanted, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_reduction_is_differentiable_in_what_M_and_b_depend_on(checkpoint):
+    A, b = spd_systems(2, 6)
+    L = torch.linalg.cholesky(torch.linalg.inv(A + 0.5 * spd_systems(2, 6, seed=1)[0]))
+
+    def logarithm(b, L):
+        M = L @ L.mT
+        return energy_reduction(times(A), b, times(M), 3, checkpoint=checkpoint).log()
+
+    assert torch.autograd.gradcheck(logarithm, (b.requires_grad_(), L.requires_grad_()))
+
+
+def test_reduction_of_an_exact_preconditioner_is_rounding_with_finite_gradients():
+    A, b = spd_systems(2, 10)
+    M = torch.linalg.inv(A).requires_grad_()
+    reduction = energy_reduction(times(A), b, times(M), 5)
+    assert torch.all(reduction < 1e-28)
+    (gradient,) = torch.autograd.grad(reduction.clamp_min(1e-300).log().sum(), M)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, torch.nan])
+def test_reduction_of_what_is_not_positive_definite_is_not_a_number(factor):
+    A, b = spd_systems(2, 10)
+    scale = torch.tensor([[1.0], [factor]], dtype=torch.float64)
+    reduction = energy_reduction(times(A), b, lambda v: scale * v, 3)
+    assert torch.isfinite(reduction).tolist() == [True, False]
+
+
+def test_reduction_that_is_not_found_is_not_a_number(monkeypatch):
+    A, b = spd_systems(1, 40)
+    monkeypatch.setattr("learning.conjugate_gradients.MOST_STEPS", 2)
+    assert torch.isnan(energy_reduction(times(A), b, no_preconditioner, 3)).all()
+
+
+def test_reduction_takes_at_least_one_step():
+    with pytest.raises(ValueError, match="got 0 steps; wanted at least one"):
+        energy_reduction(no_preconditioner, torch.ones(1, 2), no_preconditioner, 0)
 
 
 # --- Failures ---------------------------------------------------------------------------------

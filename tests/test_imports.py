@@ -41,7 +41,7 @@ def test_data_flows_one_way(file: Path) -> None:
         assert "learning" not in roots
     else:
         assert not roots & {"dolfinx", "ufl", "basix", "mpi4py"}
-        assert "petsc4py" not in roots or file.stem == "petsc"
+        assert "petsc4py" not in roots or file.stem == "petsc_preconditioners"
         assert "pyamg" not in roots or file.stem == "classical"
         # `mixeddim` itself is lazy; the module that generates data is the one to build with it.
         allowed = {"mixeddim", "mixeddim.tensors"} if file.stem == "generation" else set()

@@ -1,10 +1,11 @@
-"""Losses of the U-Net: their options and mixtures. Their derivatives are in test_unet.py."""
+"""Losses: their options, mixtures and definitions. Those of the U-Net derive in test_unet.py."""
 
 import pytest
 import torch
 
 import mixeddim as md
-from learning.losses import hybrid_loss, log_sine_loss, residual_loss, sine_loss
+from learning.conjugate_gradients import cg
+from learning.losses import energy_loss, hybrid_loss, log_sine_loss, residual_loss, sine_loss
 from learning.operators import batch_systems
 from learning.unet import UNet, UNetPreconditioner
 
@@ -60,7 +61,54 @@ def test_a_weight_is_between_0_and_1(problem, weight):
         hybrid_loss(batch, batch.g, precondition, 4, weight)
 
 
-@pytest.mark.parametrize("loss", [residual_loss, sine_loss, log_sine_loss, hybrid_loss])
+# --- The energy loss --------------------------------------------------------------------------
+
+
+def dense(batch):
+    """Return S of each system, shape (batch, n, n)."""
+    unit = torch.eye(batch.g.shape[1], dtype=torch.float64)
+    return torch.stack([batch.apply(row.expand_as(batch.g)) for row in unit], dim=2)
+
+
+def linear(batch, weight):
+    """Return a symmetric M: the identity, and a matrix of rank one, each with its weight."""
+    smooth = torch.linspace(0.0, 1.0, batch.g.shape[1], dtype=torch.float64).cos()
+    return lambda r: weight[0] * r + weight[1] * (r @ smooth)[:, None] * smooth
+
+
+def test_energy_loss_is_that_of_its_definition(problem):
+    batch, _, _ = problem
+    precondition, m = linear(batch, torch.tensor([1.0, 0.3], dtype=torch.float64)), 4
+    S = dense(batch)
+    exact = torch.linalg.solve(S, batch.g)
+    error = exact - cg(batch.apply, batch.g, precondition, rtol=0.0, max_iterations=m).x
+    energy = [torch.einsum("bi,bij,bj->b", v, S, v).sqrt() for v in (error, exact)]
+    wanted = (energy[0] / energy[1]).log().mean() / m
+    got = energy_loss(batch, batch.g, precondition, m)
+    torch.testing.assert_close(got, wanted, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_energy_loss_is_differentiable_in_the_model(problem, checkpoint):
+    batch, _, _ = problem
+    weight = torch.tensor([1.0, 0.3], dtype=torch.float64, requires_grad=True)
+
+    def value(weight):
+        return energy_loss(batch, batch.g, linear(batch, weight), 3, checkpoint=checkpoint)
+
+    assert torch.autograd.gradcheck(value, weight)
+
+
+def test_energy_loss_of_the_inverse_is_very_low(problem):
+    batch, _, _ = problem
+    assert energy_loss(batch, batch.g, lambda r: r, 1) > -1.0
+    exact = torch.linalg.inv(dense(batch))
+    assert energy_loss(batch, batch.g, lambda r: torch.einsum("bij,bj->bi", exact, r), 1) < -25.0
+
+
+@pytest.mark.parametrize(
+    "loss", [residual_loss, sine_loss, log_sine_loss, hybrid_loss, energy_loss]
+)
 def test_a_loss_of_what_is_not_finite_is_not_finite(problem, loss):
     batch, _, _ = problem
     assert not torch.isfinite(loss(batch, batch.g, lambda r: r * torch.nan))

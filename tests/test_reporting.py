@@ -207,8 +207,10 @@ def test_the_protocol_says_what_differs_from_the_paper(report):
         ({"data": "cd" * 32, "data_seed": 7}, "not all of these are unseen"),
         ({"data": "cd" * 32, "data_seed": 8}, "from another seed"),
         ({"data": "cd" * 32}, None),
+        ({"data_sets": [{"content_hash": "cd" * 32, "seed": s} for s in (8, 7)]}, "not all"),
+        ({"data_sets": [{"content_hash": "cd" * 32, "seed": 8}]}, "from another seed"),
     ],
-    ids=["the same file", "the same seed", "another seed", "an unknown seed"],
+    ids=["the same file", "the same seed", "another seed", "an unknown seed", "several", "one"],
 )
 def test_graphs_that_were_trained_on_are_not_called_unseen(configuration, words, tmp_path):
     run = read_run(run_folder(tmp_path / "run", [0.5], **configuration), "dynamic")

@@ -1,6 +1,7 @@
 """The commands, and the whole study in small: from data to report, resumed where it stopped."""
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -125,6 +126,30 @@ def test_each_step_is_a_command(tmp_path, capsys):
     options = ["--data", f"few={data}", "--weights", weights, "--run", str(dynamic)]
     main(["evaluate", str(followed), *options])
     assert [epoch.epoch for epoch in load_results(followed).epochs] == [0, 1]
+
+
+def test_several_data_sets_are_given_between_stage_and_folder(tmp_path, capsys):
+    files = [str(tmp_path / f"{n}.h5") for n in (3, 4)]
+    for n, file in zip("34", files, strict=True):
+        small = f"--num-cells {n} --num-problems 2 --seed {n} --processes 1"
+        main(["generate", file, *small.split()])
+    short = "--num-problems 1 --num-validation 1 --num-epochs 1 --families random --num-steps 1"
+    command = ["train", "paper-dynamic", *files, str(tmp_path / "run"), *short.split()]
+    main(command)
+    warning = "warning: got paper-dynamic without --start, .* from those of paper-static. Give"
+    assert re.search(warning, capsys.readouterr().err)
+    training = json.loads((tmp_path / "run" / "configuration.json").read_text())
+    assert [data_set["distribution"]["num_cells"] for data_set in training["data_sets"]] == [3, 4]
+    main(command)
+    assert f"{tmp_path}/run: all 1 epochs are finished" in capsys.readouterr().err
+
+
+def test_help_for_training_explains_stages_and_every_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("paper-* are those of the paper", "num_epochs 250 150 5 5", "{unet", "log_sine"):
+        assert words in text
 
 
 @pytest.mark.parametrize(

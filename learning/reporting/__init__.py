@@ -1,5 +1,6 @@
-"""The report: the paper's tables and figures, its numbers beside ours."""
+"""The reports: the paper's tables and figures, its numbers beside ours, and the benchmark's."""
 
+from learning.reporting.benchmark import write_benchmark_report
 from learning.reporting.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_benchmark_report", "write_report"]

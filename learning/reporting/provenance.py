@@ -128,10 +128,18 @@ def unseen(runs: Mapping[str, TrainingRun], data: DataSummary) -> str:
     Data sets of one seed share their graphs, however many they hold (see `learning.generation`).
     """
     configurations = [run.configuration for run in runs.values()]
-    hashes = {configuration.get("data") for configuration in configurations}
-    seeds = {configuration.get("data_seed") for configuration in configurations}
+    data_sets = [one for configuration in configurations for one in _data_sets(configuration)]
+    hashes = {one.get("content_hash") for one in data_sets}
+    seeds = {one.get("seed") for one in data_sets}
     if data.content_hash is None or data.seed is None or not configurations:
         return ""
     if data.content_hash in hashes or data.seed in seeds:
         return "**The training drew its graphs from the same seed: not all of these are unseen.**"
     return "" if None in seeds else "The training drew its graphs from another seed."
+
+
+def _data_sets(configuration: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return hash and seed of each data set; runs of earlier versions had one, and other keys."""
+    earlier = {"content_hash": configuration.get("data"), "seed": configuration.get("data_seed")}
+    data_sets: list[dict[str, Any]] = configuration.get("data_sets", [earlier])
+    return data_sets

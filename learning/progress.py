@@ -1,0 +1,19 @@
+"""Bars of progress, shown where somebody looks on: in the log of a job they would be a flood."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["progress_bar"]
+
+
+def progress_bar(progress: bool | None, **options: Any) -> tqdm:
+    """Return a bar on stderr.
+
+    Args:
+        progress: Whether to show it; None for wherever stderr is a terminal.
+        options: Those of tqdm.
+    """
+    return tqdm(disable=None if progress is None else not progress, **options)
