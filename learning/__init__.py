@@ -10,7 +10,8 @@ from learning.fast_diagonalisation import FastDiagonalisation
 from learning.generation import generate
 from learning.geometric_multigrid import GeometricMultigrid
 from learning.krylov import KrylovResult, Status, fgmres, krylov_sines
-from learning.losses import hybrid_loss, log_sine_loss, residual_loss, sine_loss
+from learning.losses import energy_loss, hybrid_loss, log_sine_loss, residual_loss, sine_loss
+from learning.multigrid import LearnedMultigrid, MultigridNetwork
 from learning.operators import SystemBatch, batch_systems
 from learning.preconditioner import Identity, Jacobi, Preconditioner
 from learning.pretrained import load_preconditioner, load_pretrained, pretrained_card
@@ -33,6 +34,8 @@ __all__ = [
     "Identity",
     "Jacobi",
     "KrylovResult",
+    "LearnedMultigrid",
+    "MultigridNetwork",
     "Preconditioner",
     "Problem",
     "ProblemDistribution",
@@ -47,6 +50,7 @@ __all__ = [
     "UNetPreconditioner",
     "batch_systems",
     "cg",
+    "energy_loss",
     "evaluate",
     "evaluate_epochs",
     "fgmres",

@@ -239,7 +239,7 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
     except Exception as error:  # a damaged file raises whatever its reader trips over
         raise ValueError(
             f"got {os.fspath(path)!r}, which is no complete data set ({error}); wanted a file "
-            "written by this version of learning. Delete it and generate it again."
+            "written by this version of learning. Check the path, or generate the data set again."
         ) from error
     return Dataset(path, distribution, seed, versions, attributes["content_hash"], arrays)
 

@@ -160,11 +160,14 @@ def _existing(
 ) -> Dataset:
     """Return the data set of a path if it holds what is wanted."""
     dataset = load_dataset(path)
-    if (dataset.distribution, len(dataset), dataset.seed) != (distribution, num_problems, seed):
+    found = {"num_problems": len(dataset), "seed": dataset.seed, **asdict(dataset.distribution)}
+    wanted = {"num_problems": num_problems, "seed": seed, **asdict(distribution)}
+    names = [name for name in wanted if found[name] != wanted[name]]
+    if names:
         raise ValueError(
-            f"got {os.fspath(path)!r}, which holds {len(dataset)} problems of seed {dataset.seed} "
-            f"from {dataset.distribution}; wanted {num_problems} of seed {seed} from "
-            f"{distribution}. Choose another path or delete the file."
+            f"got {os.fspath(path)!r}, which holds {', '.join(f'{n}={found[n]}' for n in names)}; "
+            f"wanted {', '.join(f'{n}={wanted[n]}' for n in names)}. Choose another path or delete "
+            "the file."
         )
     return dataset
 

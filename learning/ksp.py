@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.petsc import schur_complement
-from learning.petsc_preconditioners import PETSc, PetscMultigrid, tissue_block
+from learning.petsc_preconditioners import PETSc, PetscMultigrid, pc_of, tissue_block
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["Kind", "petsc_cg"]
@@ -60,9 +60,7 @@ def petsc_cg(
 def _pc(reduced: ReducedSystem, kind: Kind) -> PETSc.PC:
     """Return a PC of A_33, set up."""
     if kind == "chebyshev" or kind == "sor":
-        return PetscMultigrid(kind)._cycle(reduced)
-    pc = PETSc.PC().create(PETSc.COMM_SELF)
-    pc.setOperators(tissue_block(reduced))
-    pc.setType(kind)
+        return PetscMultigrid(kind).create_pc(reduced)
+    pc = pc_of(tissue_block(reduced), kind)
     pc.setUp()
     return pc

@@ -128,9 +128,11 @@ def _obstacle(
     unknowns = len(systems[0].b_3)
     if unknowns > method.most_unknowns:
         return f"not tried with more than {method.most_unknowns:.0f} unknowns"
-    size = max(len(system.b_1) for system in systems)  # of the network's factor, in any case
-    if method.is_dense:
-        size = max(size, *(len(system.weights) for system in systems))
+    size = 0
+    if device.type in method.dense_on:
+        size = max(len(system.weights) for system in systems)
+    if device.type == "cuda":  # the inverse of the network block
+        size = max(size, *(len(system.b_1) for system in systems))
     needed = COPIES * 8.0 * size**2 * batch_size
     if needed > free_memory(device):
         return f"needs about {needed / 1e9:.0f} GB for its dense matrices of {size} by {size}"

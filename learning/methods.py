@@ -129,7 +129,8 @@ class Method:
         pretrained: Name of its weights in `PRETRAINED`, where it is learned.
         needs_grid: Whether systems have to live on the structured box.
         most_unknowns: Larger systems are beyond it.
-        is_dense: Whether it keeps a dense matrix of the size of the number of points.
+        dense_on: Kinds of device on which it keeps a dense matrix of the size of the number of
+            points.
         package: What has to be installed for it, or None.
         is_preconditioner: Whether it is one of our protocol, and not a solver of PETSc.
     """
@@ -140,7 +141,7 @@ class Method:
     pretrained: str | None = None
     needs_grid: bool = False
     most_unknowns: float = np.inf
-    is_dense: bool = False
+    dense_on: tuple[str, ...] = ()
     package: str | None = None
     is_preconditioner: bool = True
 
@@ -187,14 +188,19 @@ def _learned(name: str, label: str) -> Method:
         is_batched=True,
         pretrained=name,
         needs_grid=True,
-        is_dense=name == "multigrid",
+        dense_on=("cuda",) if name == "multigrid" else (),
     )
 
 
-def _on_box(preconditioner: Preconditioner, label: str, *, is_dense: bool) -> Method:
+def _on_box(preconditioner: Preconditioner, label: str, dense_on: tuple[str, ...] = ()) -> Method:
     return Method(
-        lambda _: preconditioner, label, is_batched=True, needs_grid=True, is_dense=is_dense
+        lambda _: preconditioner, label, is_batched=True, needs_grid=True, dense_on=dense_on
     )
+
+
+def _geometric(degree: int, label: str) -> Method:
+    """Return geometric multigrid in the precision of the learned one."""
+    return _on_box(GeometricMultigrid(degree=degree, dtype=torch.float32), label, ("cuda",))
 
 
 _LEARNED: Final = {"unet": ("unet-dynamic", "U-Net"), "multigrid": ("multigrid", "learned MG")}
@@ -220,11 +226,11 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         "smoothed_aggregation": Method(
             lambda _: SmoothedAggregation(), "smoothed aggregation", package="pyamg"
         ),
-        "geometric": _on_box(GeometricMultigrid(), "geometric MG", is_dense=True),
-        "geometric_2": _on_box(GeometricMultigrid(degree=2), "geometric MG, 2", is_dense=True),
-        "fast_diagonalisation": _on_box(FastDiagonalisation(), "fast diag.", is_dense=False),
+        "geometric": _geometric(1, "geometric MG"),
+        "geometric_2": _geometric(2, "geometric MG, 2"),
+        "fast_diagonalisation": _on_box(FastDiagonalisation(), "fast diag."),
         "fast_diagonalisation_woodbury": _on_box(
-            FastDiagonalisation(corrects_coupling=True), "fast diag., Woodbury", is_dense=True
+            FastDiagonalisation(corrects_coupling=True), "fast diag., Woodbury", ("cpu", "cuda")
         ),
     }
     | {

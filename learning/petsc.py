@@ -4,12 +4,12 @@ The reduced operator becomes a matrix, a preconditioner of `learning` a PCPYTHON
 
     ksp.setOperators(schur_complement(reduced), tissue_block(reduced))
     ksp.getPC().setType("python")
-    ksp.getPC().setPythonContext(as_pc(learning.load_pretrained("unet-dynamic"), reduced))
+    ksp.getPC().setPythonContext(as_pc(learning.load_pretrained("multigrid"), reduced))
 
 or from options, with the system taken from the matrix that `schur_complement` made:
 
-    -ksp_type fgmres -pc_type python -pc_python_type learning.petsc.LearningPC
-    -pc_learning_name unet-dynamic
+    -ksp_type cg -pc_type python -pc_python_type learning.petsc.LearningPC
+    -pc_learning_name multigrid
 
 PETSc's own preconditioners are in `petsc_preconditioners`.
 """

@@ -33,7 +33,7 @@ except ImportError as error:
         "the checkout (Linux x86-64), or install petsc4py from conda-forge."
     ) from error
 
-__all__ = ["PETSc", "PetscMultigrid", "PetscPreconditioner", "tissue_block"]
+__all__ = ["PETSc", "PetscMultigrid", "PetscPreconditioner", "pc_of", "tissue_block"]
 
 Kind = Literal["icc", "gamg", "mumps"]
 Smoother = Literal["chebyshev", "sor"]
@@ -69,7 +69,7 @@ class PetscPreconditioner:
         """Factor or coarsen each system, and return the map r -> M r (see `Preconditioner`)."""
         if self.kind == "mumps":
             return on_host([_block_inverse(system) for system in systems])
-        return on_host([_application(_pc(tissue_block(s), self.kind)) for s in systems])
+        return on_host([_application(pc_of(tissue_block(s), self.kind)) for s in systems])
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,19 @@ class PetscMultigrid:
         Raises:
             ValueError: If a system does not live on a structured box, or A_33 is singular.
         """
-        return on_host([_application(self._cycle(system)) for system in systems])
+        return on_host([_application(self.create_pc(system)) for system in systems])
 
-    def _cycle(self, system: ReducedSystem) -> PETSc.PC:
+    def create_pc(self, system: ReducedSystem) -> PETSc.PC:
+        """Return the cycle as a PC of A_33, set up, for a KSP of one's own.
+
+        Args:
+            system: The system.
+
+        Raises:
+            ValueError: As `setup`.
+        """
         prolongations = _prolongations(system)
-        pc = _pc(tissue_block(system), "mg")
+        pc = pc_of(tissue_block(system), "mg")
         pc.setMGLevels(len(prolongations) + 1)
         coarse = pc.getMGCoarseSolve()
         # A single level PETSc would take for one to smooth on.
@@ -208,8 +216,8 @@ def _definite(A: PETSc.Mat) -> PETSc.Mat:
     return A
 
 
-def _pc(A: PETSc.Mat, kind: str) -> PETSc.PC:
-    """Return a PC of A, not set up."""
+def pc_of(A: PETSc.Mat, kind: str) -> PETSc.PC:
+    """Return a PC of A, not set up, which the user's options do not reach."""
     pc = PETSc.PC().create(A.comm)
     pc.setOptionsPrefix(_PREFIX)
     pc.setOperators(A)
@@ -237,7 +245,7 @@ def _block_inverse(
     """Return r -> S⁻¹ r: the tissue part of the block system's solution for (r, 0)."""
     blocks = [[system.A_33, system.A_31], [system.A_13, system.A_11]]
     matrix = _definite(petsc_matrix(sparse.block_array(blocks, format="csr")))
-    pc = _pc(matrix, "cholesky")
+    pc = pc_of(matrix, "cholesky")
     pc.setFactorSolverType("mumps")
     solve = _application(pc)
     n_3, zeros = len(system.b_3), np.zeros(len(system.b_1))

@@ -29,8 +29,10 @@ from learning.weights import load_weights
 
 __all__ = ["OUT_OF_DISTRIBUTION", "evaluate_data_sets", "reproduce"]
 
+_TRAINED_ON = ("paper", "wide", "regimes", "regimes_varying", "regimes_fibres")
+
 OUT_OF_DISTRIBUTION: Mapping[str, ProblemDistribution] = MappingProxyType(
-    {name: of for name, of in DISTRIBUTIONS.items() if name not in ("paper", "wide")}
+    {name: of for name, of in DISTRIBUTIONS.items() if name not in _TRAINED_ON}
     | {f"{n} cells": replace(DISTRIBUTIONS["paper"], num_cells=n) for n in (16, 24, 32, 40)}
 )
 """Distributions that no stage has seen, by name."""

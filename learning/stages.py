@@ -132,14 +132,15 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             num_steps=8,
             mixed_precision=True,
         ),
-        # Some twenty minutes on one core, on all regimes: what the learned multigrid comes from.
+        # Twenty minutes on one core of a busy machine, on three data sets, `regimes`,
+        # `regimes_varying` and `regimes_fibres`: what the learned multigrid comes from.
         "multigrid": Stage(
             loss="log_sine",
             architecture="multigrid",
             num_problems=80,
             num_validation=10,
             families=("canonical", "physical", "random"),
-            num_epochs=10,
+            num_epochs=15,
             batch_size=10,
             learning_rate=1e-2,
             num_steps=5,

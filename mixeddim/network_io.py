@@ -49,7 +49,7 @@ def read_dgf(
 
     Raises:
         NetworkFileError: if the file does not hold such a network.
-        OSError: if the file cannot be opened.
+        FileNotFoundError: if there is no such file.
 
     Example:
         Capillaries with a pressure at each node and a radius on each edge::
@@ -68,7 +68,13 @@ def read_dgf(
         https://www.dune-project.org/doxygen/master/group__DuneGridFormatParser.html. Beyond it,
         a `#` after data starts a comment, as published files have it.
     """
-    blocks = _read_dgf_blocks(Path(path))
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"got {os.fspath(path)!r}, which is no file; wanted a network in the Dune Grid Format. "
+            "Check the path."
+        )
+    blocks = _read_dgf_blocks(path)
     vertices, simplices = blocks["VERTEX"], blocks["SIMPLEX"]
     node_columns = vertices.columns(node_parameters)
     edge_columns = simplices.columns(edge_parameters)

@@ -186,9 +186,16 @@ def load_reduced(path: str | os.PathLike[str]) -> ReducedSystem:
         path: File to read.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the file is not such a system.
     """
-    content = Path(path).read_bytes()
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"got {os.fspath(path)!r}, which is no file; wanted a reduced system. Check the path, "
+            "or write one with mixeddim.save_reduced."
+        )
+    content = path.read_bytes()
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return _from_arrays(dict(file))

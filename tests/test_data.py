@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import splu
 
-from learning.data import FAMILIES, FORMAT, Problem, load_dataset, right_hand_side
+from learning.data import (
+    FAMILIES,
+    FORMAT,
+    Problem,
+    content_hash,
+    load_dataset,
+    right_hand_side,
+)
 from learning.distributions import DISTRIBUTIONS, ProblemDistribution, from_json, to_json
 from learning.generation import generate
 
@@ -47,6 +54,11 @@ def dataset(path):
         ({"permeability": (-1.0, 1.0)}, "got permeability=.*positive"),
         ({"num_cells": 0}, "num_cells=0; wanted integers, and at least one"),
         ({"num_cells": 8.0}, "num_cells=8.0; wanted integers"),
+        ({"contrast": (0.5, 2.0)}, r"contrast=\(0.5, 2.0\).*wanted ratios of at least 1"),
+        ({"anisotropy": (0.1, 1.0)}, r"anisotropy=\(0.1, 1.0\).*wanted ratios of at least 1"),
+        ({"contrast": (9.0, 2.0)}, "got contrast=.*low <= high"),
+        ({"anisotropy": (1.0, np.inf)}, "got anisotropy=.*finite"),
+        ({"fibres": "radial"}, r"fibres='radial'; wanted .* of \('x', 'y', 'z', 'oblique'\)"),
     ],
 )
 def test_impossible_distributions_are_refused(fields, message):
@@ -61,8 +73,44 @@ def test_distributions_survive_json(name):
 
 def test_distributions_out_of_the_paper_change_one_thing():
     paper = vars(DISTRIBUTIONS["paper"])
-    for name in DISTRIBUTIONS.keys() - {"paper", "wide"}:
+    others = {"paper", "wide", "regimes", "regimes_varying", "regimes_fibres"}
+    for name in DISTRIBUTIONS.keys() - others:
         assert len([k for k, v in vars(DISTRIBUTIONS[name]).items() if v != paper[k]]) == 1, name
+
+
+def test_distributions_for_the_learned_multigrid_leave_a_generator_out():
+    for name in ("regimes", "regimes_varying", "regimes_fibres"):
+        assert "capillary_mesh" not in DISTRIBUTIONS[name].generators
+    varying, fibres = DISTRIBUTIONS["regimes_varying"], DISTRIBUTIONS["regimes_fibres"]
+    assert replace(varying, contrast=(1.0, 1.0)) == DISTRIBUTIONS["regimes"]
+    assert replace(fibres, anisotropy=(1.0, 1.0), contrast=varying.contrast) == varying
+
+
+PAPER = (
+    '{"generators": ["spanning_tree"], "k_1d": [1.0, 1.0], "k_3d": [1.0, 1.0], "num_cells": 20, '
+    '"num_nodes": [40, 40], "permeability": [1.0, 1.0], "radius": [0.05, 0.05], '
+    '"sigma_3d": [1.0, 1.0]}'
+)
+
+
+def test_files_written_before_diffusion_varied_keep_their_text_and_hash():
+    paper = DISTRIBUTIONS["paper"]
+    assert to_json(paper) == PAPER
+    assert from_json(PAPER) == paper
+    assert content_hash({"problems/beta": np.arange(3.0)}, paper, 5) == (
+        "77f5a834140ca5250c080471a98884bfe7e3d0a6e2262738c5be8bab59300831"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"contrast": (1.0, 9.0)}, {"anisotropy": (2.0, 2.0)}, {"fibres": "oblique"}],
+    ids=str,
+)
+def test_distributions_of_varying_diffusion_have_a_text_of_their_own(changes):
+    changed = replace(DISTRIBUTIONS["paper"], **changes)
+    assert to_json(changed) != PAPER
+    assert from_json(to_json(changed)) == changed
 
 
 def test_distributions_cannot_be_changed():
@@ -149,6 +197,60 @@ def test_right_hand_sides_are_those_of_all_inlets_at_one(dataset):
         np.testing.assert_allclose(
             problem.inlet_loads_1 @ values, problem.reduced.b_1, rtol=1e-15, atol=0
         )
+
+
+@pytest.fixture(scope="module")
+def varying(tmp_path_factory):
+    """Problems of varying diffusion along oblique fibres."""
+    distribution = replace(
+        DISTRIBUTION,
+        contrast=(10.0, 1e3),
+        anisotropy=(1.0, 50.0),
+        fibres="oblique",
+        k_3d=(0.1, 1.0),
+    )
+    path = tmp_path_factory.mktemp("varying") / "varying.h5"
+    return generate(distribution, 3, 3, path, processes=1, progress=False)
+
+
+def test_parameters_name_contrast_and_anisotropy(dataset, varying):
+    assert {(p.parameters["contrast"], p.parameters["anisotropy"]) for p in dataset} == {(1.0, 1.0)}
+    for problem in varying:
+        assert 10.0 <= problem.parameters["contrast"] <= 1e3
+        assert 1.0 <= problem.parameters["anisotropy"] <= 50.0
+        assert list(problem.parameters) == list(dataset[0].parameters)
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_a_system_of_varying_diffusion_is_symmetric_and_keeps_constants(varying, i):
+    reduced, one = varying[i].reduced, np.ones(125)
+    assert abs(reduced.K - reduced.K.T).max() == 0.0
+    S = reduced.S @ np.eye(125)
+    assert np.linalg.eigvalsh((S + S.T) / 2)[0] > 0
+    scale = reduced.K.max()
+    np.testing.assert_allclose(reduced.S @ one - reduced.g, reduced.M @ one, atol=1e-14 * scale)
+
+
+def test_problems_of_varying_diffusion_survive_the_file(varying):
+    again = load_dataset(varying.path)
+    assert again.content_hash == varying.content_hash
+    for left, right in zip(again, varying, strict=True):
+        assert left.parameters == right.parameters
+        np.testing.assert_array_equal(left.reduced.K.toarray(), right.reduced.K.toarray())
+    assert again[0].reduced.K is not again[1].reduced.K
+    assert abs(again[0].reduced.K - again[1].reduced.K).max() > 0.1 * again[0].reduced.K.max()
+
+
+@pytest.mark.parametrize("name", ["problems/log_k", "problems/fibres", "parameters/contrast"])
+def test_damaged_diffusion_is_noticed(varying, tmp_path, name):
+    def change(file):
+        file[name][0] += 1e-3
+
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(varying.path.read_bytes())
+    write(copy, change)
+    with pytest.raises(ValueError, match="does not match its hash"):
+        load_dataset(copy)
 
 
 # --- Damage -----------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ import multiprocessing
 from dataclasses import fields, replace
 from pathlib import Path
 
+import dolfinx
+import h5py
 import numpy as np
 import pytest
 
@@ -129,6 +131,113 @@ def test_a_loaded_system_is_the_assembled_one_to_single_precision(dataset, i):
         np.testing.assert_array_equal(getattr(loaded.grid, name), getattr(expected.grid, name))
 
 
+VARYING = replace(
+    SMALL, contrast=(100.0, 1e4), anisotropy=(2.0, 50.0), fibres="oblique", k_3d=(0.1, 2.0)
+)
+
+
+@pytest.fixture(scope="module")
+def varying(tmp_path_factory):
+    return make(VARYING, 3, 7, tmp_path_factory.mktemp("varying") / "varying.h5")
+
+
+def stored(dataset, i):
+    """Return log k in the cells, and the direction of the fibres."""
+    with h5py.File(dataset.path) as file:
+        parts = [
+            file[f"problems/{name}"][slice(*file[f"offsets/{name}"][i : i + 2])]
+            for name in ("log_k", "fibres")
+        ]
+    return parts[0].reshape(3 * (dataset.distribution.num_cells,)), parts[1]
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_varying_diffusion_is_what_dolfinx_assembles(varying, i):
+    p, (log_k, fibres) = varying[i].parameters, stored(varying, i)
+    box = md.create_box(VARYING.num_cells)
+    DG0 = dolfinx.fem.functionspace(box.mesh, ("DG", 0))
+    k = dolfinx.fem.Function(DG0)
+    cells = np.floor(DG0.tabulate_dof_coordinates() / box.cell_size).astype(int)
+    k.x.array[:] = p["k_3d"] * np.exp(log_k.astype(float))[tuple(cells.T)]
+    across = p["anisotropy"] ** (-1 / 3)
+    along = across * p["anisotropy"]
+    tensor = across * np.eye(3) + (along - across) * np.outer(fibres, fibres)
+    graph = md.random_vascular_graph(p["num_nodes"], p["radius"], p["seed"], method=p["generator"])
+    coefficients = md.Coefficients(
+        k_3d=k * dolfinx.fem.Constant(box.mesh, tensor),
+        **{name: p[name] for name in ("sigma_3d", "k_1d", "permeability")},
+    )
+    expected = md.reduce(md.assemble(box, md.create_network(graph, box.spacing), coefficients))
+    loaded = varying[i].reduced
+    for name, eps in {"K": 1e-13, "M": 1e-14, "A_11": 1e-14, "Pi": 1e-7}.items():
+        left, right = getattr(loaded, name), getattr(expected, name)
+        assert abs(left - right).max() <= eps * abs(right).max(), name
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_the_field_spans_the_contrast_around_k_3d(varying, i):
+    log_k, fibres = stored(varying, i)
+    contrast = varying[i].parameters["contrast"]
+    assert log_k.max() == pytest.approx(np.log(contrast) / 2, rel=1e-6)
+    assert log_k.min() == pytest.approx(-np.log(contrast) / 2, rel=1e-6)
+    assert np.linalg.norm(fibres) == pytest.approx(1.0, abs=1e-14)
+
+
+def test_fields_differ_between_problems_and_not_between_grids(varying, tmp_path):
+    finer = make(replace(VARYING, num_cells=12), 2, 7, tmp_path / "finer.h5")
+    (first, fibres), (second, others) = stored(varying, 0), stored(varying, 1)
+    assert np.abs(fibres - others).max() > 0.1
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] < 0.9
+    log_k, same_fibres = stored(finer, 0)
+    np.testing.assert_array_equal(fibres, same_fibres)
+    assert np.corrcoef(first.ravel(), log_k[1::3, 1::3, 1::3].ravel())[0, 1] > 1 - 1e-6
+    assert finer[0].parameters == varying[0].parameters
+
+
+@pytest.mark.parametrize(("fibres", "direction"), [
+    ("x", [1, 0, 0]), ("y", [0, 1, 0]), ("z", [0, 0, 1]),
+])  # fmt: skip
+def test_fibres_run_along_their_axis(tmp_path, fibres, direction):
+    """They conduct so many times better than what is across, and k_3d is the geometric mean."""
+    distribution = replace(SMALL, anisotropy=(8.0, 8.0), fibres=fibres, k_3d=(3.0, 3.0))
+    reduced = make(distribution, 1, 7, tmp_path / "data.h5")[0].reduced
+    index = np.unravel_index(reduced.grid.node_of_dof, reduced.grid.shape)
+    x = np.stack(index, axis=1) * reduced.grid.cell_size
+    expected = np.where(direction, 3.0 * 4.0, 3.0 / 2.0)
+    np.testing.assert_allclose(x.T @ (reduced.K @ x), np.diag(expected), atol=1e-12)
+
+
+def test_varying_diffusion_leaves_everything_else_as_it_was(dataset, varying):
+    """The networks above all: ranges of the other numbers keep their draws."""
+    constant, other = dataset[0], varying[0]
+    names = ("generator", "seed", "num_nodes", "radius", "sigma_3d", "k_1d", "permeability")
+    assert [constant.parameters[n] for n in names] == [other.parameters[n] for n in names]
+    for name in ("Pi", "N", "A_11", "M"):
+        assert abs(getattr(constant.reduced, name) - getattr(other.reduced, name)).max() == 0.0
+    with h5py.File(dataset.path) as file:
+        names = {f"{group}/{name}" for group in file for name in file[group]}
+    assert not any("log_k" in n or "fibres" in n or "contrast" in n for n in names)
+
+
+def test_an_interrupted_run_of_varying_diffusion_goes_on(varying, tmp_path, monkeypatch):
+    path, write_part = tmp_path / "data.h5", generation._write_part
+
+    def stop_at_the_third(distribution, seed, parts, i):
+        if i == 2:
+            raise KeyboardInterrupt
+        write_part(distribution, seed, parts, i)
+
+    monkeypatch.setattr(generation, "_write_part", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        make(VARYING, 3, 7, path)
+    monkeypatch.setattr(generation, "_write_part", write_part)
+    with pytest.raises(ValueError, match=r"unfinished problems of .* wanted .* delete the folder"):
+        make(replace(VARYING, fibres="x"), 3, 7, path)
+    assert make(VARYING, 3, 7, path).content_hash == varying.content_hash
+    with pytest.raises(ValueError, match=r"contrast=\(100.0, 10000.0\).*Choose another path"):
+        make(replace(VARYING, contrast=(100.0, 1e3)), 3, 7, path)
+
+
 # --- Runs -------------------------------------------------------------------------------------
 
 
@@ -209,12 +318,16 @@ def test_a_finished_file_is_returned_without_work(dataset, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("distribution", "num_problems", "seed"),
-    [(SMALL, 3, 8), (SMALL, 4, 7), (replace(SMALL, num_cells=5), 3, 7)],
+    ("distribution", "num_problems", "seed", "message"),
+    [
+        (SMALL, 3, 8, "holds seed=7; wanted seed=8. Choose another path"),
+        (SMALL, 4, 9, "holds num_problems=3, seed=7; wanted num_problems=4, seed=9. Choose"),
+        (replace(SMALL, num_cells=5), 3, 7, "holds num_cells=4; wanted num_cells=5. Choose"),
+    ],
 )
-def test_a_file_of_other_problems_is_kept(dataset, distribution, num_problems, seed):
+def test_a_file_of_other_problems_is_kept(dataset, distribution, num_problems, seed, message):
     before = dataset.path.read_bytes()
-    with pytest.raises(ValueError, match=r"holds 3 problems of seed 7 .*Choose another path"):
+    with pytest.raises(ValueError, match=message):
         make(distribution, num_problems, seed, dataset.path)
     assert dataset.path.read_bytes() == before
 
@@ -222,7 +335,7 @@ def test_a_file_of_other_problems_is_kept(dataset, distribution, num_problems, s
 def test_a_damaged_file_is_not_taken_for_finished(tmp_path):
     path = tmp_path / "data.h5"
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match="Delete it and generate it again"):
+    with pytest.raises(ValueError, match=r"no complete data set .* or generate the data set again"):
         make(SMALL, 3, 7, path)
 
 

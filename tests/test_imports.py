@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,14 @@ def test_modules_on_dolfinx_load_mpi_first(file: Path) -> None:
     names = imported_modules(file)
     if "dolfinx" in {name.split(".")[0] for name in names}:
         assert "mixeddim._fenics" in names
+
+
+def test_every_package_and_what_lies_in_it_is_installed() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {file.parent for file in MODULES}
+    assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} == {*wanted["packages"]}
+    for folder in ("benchmarks", "pretrained_weights"):
+        assert f"{folder}/*" in wanted["package-data"]["learning"]
 
 
 def test_every_public_name_resolves() -> None:

@@ -171,9 +171,10 @@ def test_columns_must_exist(write, parameters, message):
         read_dgf(write(FORK), **parameters)
 
 
-def test_a_missing_file_is_an_operating_system_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        read_dgf(tmp_path / "absent.dgf")
+@pytest.mark.parametrize("name", ["", "absent.dgf"])
+def test_a_missing_file_is_explained(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"got '.*', which is no file; wanted a network"):
+        read_dgf(tmp_path / name)
 
 
 @given(st.integers(0, len(FORK)), st.integers(0, 5), st.text("0 1.#%e-\nxDGF", max_size=5))

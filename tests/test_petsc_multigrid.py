@@ -9,6 +9,7 @@ from petsc4py import PETSc
 import learning
 import mixeddim as md
 from learning import petsc_preconditioners
+from learning.ksp import petsc_cg
 from learning.petsc import (
     PetscMultigrid,
     PetscPreconditioner,
@@ -224,24 +225,41 @@ def users_options():
         "mg_levels_pc_type": "none",
         "mg_coarse_pc_type": "jacobi",
         "mg_coarse_ksp_max_it": "1",
+        "pc_factor_levels": "2",
+        "pc_gamg_threshold": "0.5",
+        "ksp_type": "gmres",
     }
 
 
+def application_of(preconditioner):
+    return lambda system: application(preconditioner, system)(system.g)
+
+
+def iterate_of(kind):
+    """Return the map to what PETSc's own solver has after a few steps."""
+    return lambda system: petsc_cg(system, kind, rtol=1e-12, max_iterations=3)(system.g)[0]
+
+
 @pytest.mark.parametrize(
-    "preconditioner",
-    [PetscMultigrid("chebyshev"), PetscMultigrid("sor"), PetscPreconditioner("gamg")],
-    ids=repr,
+    "compute",
+    [
+        application_of(PetscMultigrid("chebyshev")),
+        application_of(PetscMultigrid("sor")),
+        application_of(PetscPreconditioner("gamg")),
+        *map(iterate_of, ["icc", "gamg", "chebyshev", "sor"]),
+    ],
+    ids=["chebyshev", "sor", "gamg", "icc, KSP", "gamg, KSP", "chebyshev, KSP", "sor, KSP"],
 )
-def test_options_of_the_user_change_nothing_and_stay(preconditioner, users_options):
+def test_options_of_the_user_change_nothing_and_stay(compute, users_options):
     system = reduced(8)
-    wanted = application(preconditioner, system)(system.g)
+    wanted = compute(system)
     database = PETSc.Options()
     before = database.getAll()
     for name, value in users_options.items():
         database.setValue(name, value)
     try:
         during = database.getAll()
-        found = application(preconditioner, system)(system.g)
+        found = compute(system)
         assert database.getAll() == during
     finally:
         for name in users_options:

@@ -2,16 +2,18 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import learning
 import mixeddim as md
 from learning import pretrained
-from learning.distributions import DISTRIBUTIONS, to_json
+from learning.distributions import DISTRIBUTIONS, from_json
 from learning.pretrained import (
     PRETRAINED,
     load_preconditioner,
@@ -39,7 +41,7 @@ def system():
 
 
 def test_each_model_has_its_weights_its_card_and_its_row_in_the_table():
-    assert {*PRETRAINED} == {"unet-static", "unet-dynamic"}
+    assert {*PRETRAINED} == {"multigrid", "unet-static", "unet-dynamic"}
     assert {file.stem for file in FOLDER.glob("*.safetensors")} == {*PRETRAINED}
     assert {file.stem for file in FOLDER.glob("*.md")} - {"README"} == {*PRETRAINED}
 
@@ -68,13 +70,64 @@ def test_a_shipped_model_takes_no_more_iterations_than_the_papers(name, most):
     assert sum(iterations) / 3 <= most
 
 
+# What each model has seen.
+DATA = {
+    "multigrid": ["regimes", "regimes_varying", "regimes_fibres"],
+    "unet-static": ["paper"],
+    "unet-dynamic": ["paper"],
+}
+
+
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_a_shipped_model_is_small_and_says_how_it_was_trained(name):
     file = FOLDER / f"{name}.safetensors"
     assert file.stat().st_size < 5e6
     training = json.loads(load_weights(file).metadata["training"])
-    assert training["distribution"] == json.loads(to_json(DISTRIBUTIONS["paper"]))
+    data_sets = training.get("data_sets", [training])
+    trained_on = [from_json(json.dumps(data["distribution"])) for data in data_sets]
+    assert trained_on == [DISTRIBUTIONS[name] for name in DATA[name]]
     assert len(pretrained_card(name)) > 500
+
+
+def most_iterations(problems, preconditioner):
+    """Return for each problem the iterations of conjugate gradients, the most of all families."""
+    systems = [problem.reduced for problem in problems]
+    batch = learning.batch_systems(systems)
+    precondition = preconditioner.setup(systems, batch)
+    counts = []
+    for family in learning.FAMILIES:
+        rows = [
+            learning.right_hand_side(problem, family, np.random.default_rng(i))
+            for i, problem in enumerate(problems)
+        ]
+        with torch.no_grad():
+            result = learning.cg(batch.apply, torch.tensor(np.stack(rows)), precondition)
+        assert {*result.status} == {learning.Status.CONVERGED}
+        counts.append(result.iterations)
+    return torch.stack(counts).amax(dim=0).tolist()
+
+
+def test_iterations_of_the_multigrid_are_what_they_were(tmp_path):
+    """On ten problems with networks, coupling, reaction and diffusion over all ranges at once."""
+    everything = replace(DISTRIBUTIONS["regimes_varying"], contrast=(1.0, 1e4), num_cells=20)
+    problems = learning.generate(everything, 10, 5, tmp_path / "ten.h5", processes=1)
+    assert most_iterations(problems, load_pretrained("multigrid")) == []
+
+
+@pytest.mark.parametrize("outside", [
+    {"contrast": (1e6, 1e6)},
+    {"generators": ("capillary_mesh",)},
+    {"radius": (0.25, 0.25)},
+    {"anisotropy": (100.0, 100.0), "fibres": "oblique"},
+    {"k_3d": (1e-6, 1e-6), "sigma_3d": (1e-6, 1e-6)},
+    {"k_1d": (1e4, 1e4), "permeability": (1e3, 1e3)},
+], ids=str)  # fmt: skip
+def test_far_from_its_training_the_multigrid_is_not_worse_than_unlearned(outside, tmp_path):
+    distribution = replace(DISTRIBUTIONS["paper"], num_cells=16, **outside)
+    problems = learning.generate(distribution, 2, 5, tmp_path / "outside.h5", processes=1)
+    learned = most_iterations(problems, load_pretrained("multigrid"))
+    unlearned = most_iterations(problems, learning.GeometricMultigrid(dtype=torch.float32))
+    assert all(few <= many + 2 for few, many in zip(learned, unlearned, strict=True))
 
 
 @pytest.mark.parametrize("name", PRETRAINED)

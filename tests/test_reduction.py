@@ -246,6 +246,7 @@ def test_an_array_is_no_reduced_system(tmp_path):
         load_reduced(tmp_path / "array.npy")
 
 
-def test_a_missing_file_is_reported_as_missing(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        load_reduced(tmp_path / "nowhere.npz")
+@pytest.mark.parametrize("name", ["", "nowhere.npz"])
+def test_a_missing_file_is_explained(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"got '.*', which is no file; wanted a reduced"):
+        load_reduced(tmp_path / name)

@@ -1,6 +1,6 @@
 """Iterations of the learned multigrid beside the unlearned one, on problems that it has not seen.
 
-    python tests/benchmarks/learned_multigrid.py FOLDER DATA [--weights FILE]
+    python tests/benchmarks/learned_multigrid.py FOLDER DATA [--weights FILE]     (half an hour)
 
 Every regime of the benchmark, what lies outside of its training, and some regimes on finer grids:
 conjugate gradients, vectors in float64, to a true residual of 1e-6. Writes iterations.json and
@@ -10,7 +10,7 @@ iterations.md to FOLDER, and problems to DATA. Whatever is there is kept: run it
 import argparse
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="where problems are, or go")
     parser.add_argument("--weights", type=Path, help="of a run; the pretrained ones if none")
     parser.add_argument("--problems", type=int, default=42, help="in each row on 20 cells a side")
-    parser.add_argument("--grids", type=int, nargs="*", default=[*FINER], help="finer ones")
+    parser.add_argument("--grids", type=int, nargs="*", choices=FINER, default=[*FINER])
     arguments = parser.parse_args()
     if arguments.weights is None:
         learned, sha256 = load_pretrained("multigrid"), PRETRAINED["multigrid"]
@@ -93,16 +93,14 @@ def main() -> None:
         print(name, *map(cell, measured.values()), sep=" | ", flush=True)
         save(results, path)
     save(results, path)
-    page = arguments.folder / "iterations.md"
-    with replacing(page) as part:
+    with replacing(arguments.folder / "iterations.md") as part:
         part.write_text(table(results))
-    print(page.read_text())
 
 
 def rows_of(count: int, grids: Sequence[int]) -> dict[str, tuple[ProblemDistribution, int]]:
     """Return what to draw from and how many problems, by name of the row."""
-    regimes = {name: regime(name, NUM_CELLS) for name in REGIMES}
-    rows = {name: (distribution, count) for name, distribution in (regimes | OUTSIDE).items()}
+    coarse = {name: regime(name, NUM_CELLS) for name in REGIMES} | OUTSIDE
+    rows = {name: (distribution, count) for name, distribution in coarse.items()}
     for n in grids:
         for name in ON_FINER:
             rows[f"{name}-{n}"] = regime(name, n), min(FINER[n], count)
@@ -118,43 +116,40 @@ def drawn(distribution: ProblemDistribution, count: int, seed: int, path: Path) 
     return generate(distribution, count, seed, path, processes=1)
 
 
-@torch.no_grad()
 def measure(
     preconditioners: Mapping[str, Preconditioner], problems: Sequence[Problem]
 ) -> dict[str, Measured]:
     """Solve problems on one grid for all families of right-hand sides by conjugate gradients."""
-    counts: dict[str, dict[str, list[int]]] = {
-        name: {family: [] for family in FAMILIES} for name in preconditioners
-    }
-    failures: dict[str, Counter[str]] = {name: Counter() for name in preconditioners}
+    counts = defaultdict[tuple[str, str], list[int]](list)
+    failures = defaultdict[str, Counter[str]](Counter)
     size = max(1, BATCH // len(problems[0].reduced.b_3))
     for start in range(0, len(problems), size):
         chosen = problems[start : start + size]
         systems = [problem.reduced for problem in chosen]
         batch = batch_systems(systems, torch.float64)
-        maps = {name: p.setup(systems, batch) for name, p in preconditioners.items()}
+        with torch.no_grad():
+            maps = {name: p.setup(systems, batch) for name, p in preconditioners.items()}
         for number, family in enumerate(FAMILIES):
-            rngs = [np.random.default_rng([RIGHT_HAND_SIDES, SEED, start + i, number])
-                    for i in range(len(chosen))]  # fmt: skip
-            rows = [right_hand_side(p, family, rng) for p, rng in zip(chosen, rngs, strict=True)]
+            rows = []
+            for i, problem in enumerate(chosen, start):
+                rng = np.random.default_rng([RIGHT_HAND_SIDES, SEED, i, number])
+                rows.append(right_hand_side(problem, family, rng))
             b = torch.tensor(np.stack(rows))
             for name, M in maps.items():
-                result = cg(batch.apply, b, M, rtol=RTOL, max_iterations=MAX_ITERATIONS)
-                for iterations, status in zip(
-                    result.iterations.tolist(), result.status, strict=True
-                ):
-                    solved = status is Status.CONVERGED
-                    counts[name][family].append(iterations if solved else MAX_ITERATIONS)
-                    failures[name].update([] if solved else [status.name])
+                with torch.no_grad():
+                    result = cg(batch.apply, b, M, rtol=RTOL, max_iterations=MAX_ITERATIONS)
+                solved = [status is Status.CONVERGED for status in result.status]
+                counts[name, family] += np.where(solved, result.iterations, MAX_ITERATIONS).tolist()
+                failures[name].update(s.name for s in result.status if s is not Status.CONVERGED)
     return {
         name: Measured(
             is_learned=name not in UNLEARNED,
             num_systems=len(problems),
-            mean_iterations={f: round(float(np.mean(c)), 3) for f, c in by_family.items()},
-            most_iterations={f: max(c) for f, c in by_family.items()},
+            mean_iterations={f: round(float(np.mean(counts[name, f])), 3) for f in FAMILIES},
+            most_iterations={f: max(counts[name, f]) for f in FAMILIES},
             failures=dict(failures[name]),
         )
-        for name, by_family in counts.items()
+        for name in preconditioners
     }
 
 
@@ -163,9 +158,7 @@ def measure(
 
 def opened(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the results of a file, or empty ones; raises ValueError if settings differ."""
-    if not path.exists():
-        return dict(settings)
-    found: dict[str, Any] = json.loads(path.read_text())
+    found = json.loads(path.read_text()) if path.exists() else {**settings}
     if not found.items() >= settings.items():
         raise ValueError(
             f"got {path}, which holds results of other settings; wanted {settings}. Name another "
@@ -187,17 +180,16 @@ def cell(measured: Measured) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
-    names = ["learned", *UNLEARNED]
+    names, rows = ["learned", *UNLEARNED], results["rows"]
     lines = [
         f"Iterations to {RTOL:g}: mean of the worst family (most of all), by\n",
         f"    {results['command']}\n",
         f"| | problems | {' | '.join(names)} |\n|---|{'---|' * (len(names) + 1)}",
     ]
-    for row, content in results["rows"].items():
+    for row, content in rows.items():
         cells = [cell(Measured(**content["methods"][name])) for name in names]
         lines.append(f"| {row} | {content['num_problems']} | {' | '.join(cells)} |")
-    learned = {n: Measured(**c["methods"]["learned"]) for n, c in results["rows"].items()}
-    regimes = [measured for name, measured in learned.items() if name in REGIMES]
+    regimes = [Measured(**rows[name]["methods"]["learned"]) for name in REGIMES if name in rows]
     lines.append(
         f"\nLearned, all regimes on {NUM_CELLS} cells: {sum(m.num_systems for m in regimes)} "
         f"problems, at most {max(m.most for m in regimes)} iterations, "
