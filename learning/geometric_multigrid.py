@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.cycles import LinearMap
-from learning.operators import SystemBatch, grids_of
+from learning.operators import SystemBatch, grids_of, network_blocks
 from learning.smoothers import chebyshev, l1_jacobi, low_rank
 from learning.sparse import (
     SparseMap,
     block_diagonal,
     dense_blocks,
+    dense_inverses,
     sparse_map,
+    spd_solver,
 )
 from learning.stencils import StencilMatrix, coarse_stencils, stencils_of
 from learning.transfer import Axes, axes_of, coarsened, coupling_along_axes, interpolation
@@ -40,8 +42,11 @@ __all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hiera
 
 Smoother = Literal["low_rank", "l1_jacobi"]
 
-MOST_COARSE_NODES: Final = 300
-"""A grid of no more nodes is solved directly: 6³ from 20 cells, 5³ from 32, 64 or 128."""
+MOST_COARSE_NODES: Final = 1400
+"""A grid of no more nodes is solved directly: 11³ from 20 or 40 cells, 9³ from 32, 64 or 128."""
+
+MOST_DENSE_NODES: Final = 300
+"""The same on an accelerator, by dense inverses: 6³ from 20 cells, 5³ from 32, 64 or 128."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,11 @@ def v_cycle(
 
 
 def create_hierarchy(
-    systems: Sequence[ReducedSystem], batch: SystemBatch, dtype: torch.dtype
+    systems: Sequence[ReducedSystem],
+    batch: SystemBatch,
+    dtype: torch.dtype,
+    *,
+    to_smallest: bool = False,
 ) -> Hierarchy:
     """Build the Galerkin operators of all grids.
 
@@ -201,6 +210,7 @@ def create_hierarchy(
         systems: On structured boxes of one shape.
         batch: The same systems.
         dtype: Of the vectors in the cycle.
+        to_smallest: Whether to coarsen on a CPU as far as on an accelerator.
 
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
@@ -223,7 +233,8 @@ def create_hierarchy(
     levels: list[Level] = []
     axes = axes_of(grids[0])
     coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
-    while np.prod([len(x) for x in axes]) > MOST_COARSE_NODES:
+    most = MOST_DENSE_NODES if like.is_cuda or to_smallest else MOST_COARSE_NODES
+    while np.prod([len(x) for x in axes]) > most:
         fine, axes = axes, coarsened(axes, coupling)
         along_x, along_y, along_z = (len(a) < len(b) for a, b in zip(axes, fine, strict=True))
         P, prolong = _interpolation(axes, fine, len(systems), dtype, like.device)
@@ -271,21 +282,42 @@ def _coarsest_solver(
     systems: Sequence[ReducedSystem],
     device: torch.device,
 ) -> LinearMap:
-    """Return b -> S^-1 b by dense inverses, in float64 throughout: S may be nearly singular."""
-    A_0 = StencilMatrix.of(torch.tensor(stencils)).to_scipy()
-    S = dense_blocks(A_0 + Pi.T @ Pi, len(systems))
-    A_13 = dense_blocks(N.T @ Pi, len(systems))
-    for block, coupling, system in zip(S, A_13, systems, strict=True):
-        coupling = coupling[: len(system.b_1)]
-        block -= coupling.T @ system.solve_11(coupling)
+    """Return b -> S^-1 b, in float64 throughout: S may be nearly singular.
+
+    On a CPU by sparse factors of the block system of the coarse tissue and the network, whose
+    solution for (b, 0) has S^-1 b for its first part.
+    """
+    A_33 = StencilMatrix.of(torch.tensor(stencils)).to_scipy() + Pi.T @ Pi
+    A_31 = Pi.T @ N
     try:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.tensor(S, device=device)))
-    except torch.linalg.LinAlgError as error:
+        if device.type == "cuda":
+            return _dense_solver(A_33, A_31, systems, device)
+        A = sparse.block_array([[A_33, A_31], [A_31.T, network_blocks(systems)]], format="csr")
+        solve_block = spd_solver(A, torch.empty(1, A.shape[0]))
+    except ValueError as error:
         raise ValueError(
             f"got a system that is singular on its coarsest grid ({error}); wanted a positive "
             "definite one. Give the tissue a reaction or a Dirichlet condition."
         ) from error
-    return lambda b: (inverse @ b.to(inverse)[:, :, None])[:, :, 0].to(b)
+
+    def solve(b: torch.Tensor) -> torch.Tensor:
+        padded = torch.nn.functional.pad(b.reshape(1, -1), (0, A_31.shape[1]))
+        return solve_block(padded)[:, : b.numel()].reshape(b.shape)
+
+    return solve
+
+
+def _dense_solver(
+    A_33: sparse.csr_array,
+    A_31: sparse.csr_array,
+    systems: Sequence[ReducedSystem],
+    device: torch.device,
+) -> LinearMap:
+    S, A_13 = dense_blocks(A_33, len(systems)), dense_blocks(A_31.T.tocsr(), len(systems))
+    for block, coupling, system in zip(S, A_13, systems, strict=True):
+        coupling = coupling[: len(system.b_1)]
+        block -= coupling.T @ system.solve_11(coupling)
+    return dense_inverses(torch.tensor(S, device=device), torch.float64)
 
 
 def _coupling(N: SparseMap, batch: SystemBatch) -> LinearMap:

@@ -146,7 +146,10 @@ class LearnedMultigrid:
                 f"got a model on {parameter.device} and systems on {batch.g.device}; wanted one "
                 "device. Move the model, or name its device where you solve."
             )
-        hierarchy = create_hierarchy(systems, batch, parameter.dtype)
+        # The small grids of training have coarse ones too, lest the network learn but the finest.
+        hierarchy = create_hierarchy(
+            systems, batch, parameter.dtype, to_smallest=self.model.training
+        )
         return hierarchy.preconditioner([self._smoother(level) for level in hierarchy.levels])
 
     def _smoother(self, level: Level) -> LinearMap:

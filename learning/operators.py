@@ -13,7 +13,7 @@ from learning.cycles import LinearMap
 from learning.sparse import block_diagonal, spd_solver
 from mixeddim.tensors import Grid, ReducedSystem, SymmetricProduct, sparse_csr
 
-__all__ = ["SystemBatch", "batch_systems", "grids_of"]
+__all__ = ["SystemBatch", "batch_systems", "grids_of", "network_blocks"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,15 +93,11 @@ def batch_systems(
             "on the same grid. Batch each grid on its own."
         )
     most = max(len(system.b_1) for system in systems)
-    A_31, A_11 = [], []
+    A_31 = []
     for system in systems:
         padded = system.A_31.copy()
         padded.resize(sizes[0], most)
         A_31.append(padded)
-        padding = np.arange(most) >= len(system.b_1)
-        network = system.A_11.copy()
-        network.resize(most, most)
-        A_11.append((network + sparse.diags_array(padding.astype(float))).tocsr())
     coupling = block_diagonal(A_31, sizes[0])
     like = torch.empty(len(systems), most, dtype=dtype, device=device)
     return SystemBatch(
@@ -110,10 +106,22 @@ def batch_systems(
         ),
         A_31=sparse_csr(coupling, dtype, device),
         A_13=sparse_csr(coupling.T.tocsr(), dtype, device),
-        solve_11=spd_solver(block_diagonal(A_11, most), like),
+        solve_11=spd_solver(network_blocks(systems), like),
         g=torch.tensor(np.stack([system.g for system in systems]), dtype=dtype, device=device),
         grid=systems[0].grid,
     )
+
+
+def network_blocks(systems: Sequence[ReducedSystem]) -> sparse.csr_array:
+    """Return the network blocks A_11 on one diagonal, padded to the largest with ones on it."""
+    most = max(len(system.b_1) for system in systems)
+    blocks = []
+    for system in systems:
+        padding = np.arange(most) >= len(system.b_1)
+        block = system.A_11.copy()
+        block.resize(most, most)
+        blocks.append((block + sparse.diags_array(padding.astype(float))).tocsr())
+    return block_diagonal(blocks, most)
 
 
 def grids_of(systems: Sequence[ReducedSystem]) -> list[Grid]:

@@ -15,7 +15,7 @@ from learning.weights import load_weights
 __all__ = ["PRETRAINED", "load_preconditioner", "load_pretrained", "pretrained_card"]
 
 PRETRAINED = {
-    "multigrid": "0321a6251ad3748b6cfedd5c96ed0dca43744d2c9c0d9045ba80e2199b4d2e7a",
+    "multigrid": "1bddde1d233551234b92203400ee491fcf25758dd2dbff12b6ccf036eb985833",
     "unet-static": "0911eb74ed1ab64465aba7746fbd6081960de3ece66c3784580495d057862d31",
     "unet-dynamic": "cb1209760c67ec5ace9193a3f95ccad4769aad3ccf377f883c2172b2425ba0ac",
 }

@@ -20,6 +20,7 @@ __all__ = [
     "SparseMap",
     "block_diagonal",
     "dense_blocks",
+    "dense_inverses",
     "sparse_map",
     "spd_solver",
     "symmetric_map",
@@ -122,14 +123,22 @@ def spd_solver(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
 
     Raises:
-        ValueError: If A is singular, or a block on an accelerator not positive definite.
+        ValueError: If A is not positive definite.
     """
     if like.is_cuda:
-        return _by_inverses(torch.tensor(dense_blocks(A, len(like))), like)
+        blocks = torch.tensor(dense_blocks(A, len(like)), device=like.device)
+        return dense_inverses(blocks, like.dtype)
     try:
-        factors = splu(A.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+        factors = splu(
+            A.tocsc(),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,  # no pivot but those of the diagonal, as in Cholesky's
+            options={"SymmetricMode": True},
+        )
     except RuntimeError as error:
         raise ValueError(f"got a singular matrix ({error}); wanted a definite one.") from error
+    if not factors.U.diagonal().min() > 0.0:
+        raise ValueError("got a matrix that is not positive definite; wanted one that is.")
 
     def solve(b: torch.Tensor) -> torch.Tensor:
         x = factors.solve(b.detach().to(torch.float64).numpy().ravel())
@@ -138,10 +147,20 @@ def spd_solver(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
     return lambda b: SymmetricProduct.apply(b, solve) if b.requires_grad else solve(b)
 
 
-def _by_inverses(A: torch.Tensor, like: torch.Tensor) -> LinearMap:
+def dense_inverses(A: torch.Tensor, dtype: torch.dtype) -> LinearMap:
+    """Return b -> A^-1 b for dense matrices and b of any dtype.
+
+    Args:
+        A: Symmetric positive definite, shape (batch, n, n).
+        dtype: Of the products; the inverses are computed in that of A.
+
+    Raises:
+        ValueError: If one is not positive definite.
+    """
     try:
-        L = torch.linalg.cholesky(A.to(like.device))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(A)).to(dtype)
     except torch.linalg.LinAlgError as error:
-        raise ValueError(f"got a singular matrix ({error}); wanted a definite one.") from error
-    inverse = torch.cholesky_inverse(L).to(like.dtype)
-    return lambda b: (inverse @ b[:, :, None])[:, :, 0]
+        raise ValueError(
+            f"got a matrix that is not positive definite ({error}); wanted one that is."
+        ) from error
+    return lambda b: (inverse @ b.to(dtype)[:, :, None])[:, :, 0].to(b.dtype)

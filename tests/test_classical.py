@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import learning
 import mixeddim as md
+from learning import geometric_multigrid
 from learning.classical import RugeStuben, SmoothedAggregation
 from learning.fast_diagonalisation import FastDiagonalisation
 from learning.multigrid import LearnedMultigrid, MultigridNetwork
@@ -48,6 +49,14 @@ def problem(shape=(4, 3, 5), seed=0, bcs_3d=(), **coefficients):
     box, network = geometry(shape, seed)
     coefficients = {"sigma_3d": 1.0, **coefficients}
     return md.reduce(md.assemble(box, network, md.Coefficients(**coefficients), bcs_3d=[*bcs_3d]))
+
+
+@pytest.fixture(autouse=True)
+def more_grids(monkeypatch):
+    """Solve on coarse grids as small as on an accelerator, lest small problems have but one."""
+    monkeypatch.setattr(
+        geometric_multigrid, "MOST_COARSE_NODES", geometric_multigrid.MOST_DENSE_NODES
+    )
 
 
 @pytest.fixture(scope="module")

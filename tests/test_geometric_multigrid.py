@@ -48,6 +48,14 @@ def systems():
     ]
 
 
+@pytest.fixture(autouse=True)
+def more_grids(monkeypatch):
+    """Solve on coarse grids as small as on an accelerator, lest small problems have but one."""
+    monkeypatch.setattr(
+        geometric_multigrid, "MOST_COARSE_NODES", geometric_multigrid.MOST_DENSE_NODES
+    )
+
+
 @pytest.fixture
 def three_grids(monkeypatch):
     """Coarsen 6³ cells to 3³ and 2³."""

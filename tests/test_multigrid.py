@@ -33,6 +33,14 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 KINDS = ["spanning_tree", "murray_tree", "capillary_mesh"]
 
 
+@pytest.fixture(autouse=True)
+def more_grids(monkeypatch):
+    """Solve on coarse grids as small as on an accelerator, lest small problems have but one."""
+    monkeypatch.setattr(
+        geometric_multigrid, "MOST_COARSE_NODES", geometric_multigrid.MOST_DENSE_NODES
+    )
+
+
 @cache
 def geometry(num_cells, kind, seed):
     """Return a system of unit coefficients; meshes are few, for each costs MPI communicators."""
@@ -70,7 +78,8 @@ def network(scale=0.0, seed=0, dtype=torch.float64):
 def small_grids():
     """Coarsen down to 30 nodes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(geometric_multigrid, "MOST_COARSE_NODES", 30)
+        for name in ("MOST_COARSE_NODES", "MOST_DENSE_NODES"):
+            patch.setattr(geometric_multigrid, name, 30)
         yield
 
 

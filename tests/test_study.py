@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from learning.pretrained import PRETRAINED
+from learning.regimes import REGIMES
 from learning.reporting import write_report
 from learning.results import load_results
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "learning" / "pretrained_weights" / "study"
+UNETS = ("unet-static", "unet-dynamic")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_its_page_follows_from_its_results(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", *(f"learning/pretrained_weights/{n}.md" for n in PRETRAINED)]
+    "document", ["README.md", *(f"learning/pretrained_weights/{name}.md" for name in UNETS)]
 )
 def test_tables_of_iterations_elsewhere_are_those_of_its_page(document):
     page = (STUDY / "report" / "report.md").read_text().splitlines()
@@ -46,7 +48,7 @@ def test_tables_of_iterations_elsewhere_are_those_of_its_page(document):
 
 
 def test_its_weights_are_those_that_ship(results):
-    assert results.weights == {name.removeprefix("unet-"): PRETRAINED[name] for name in PRETRAINED}
+    assert results.weights == {name.removeprefix("unet-"): PRETRAINED[name] for name in UNETS}
     assert results.run == PRETRAINED["unet-dynamic"]
 
 
@@ -63,3 +65,52 @@ def test_it_needs_no_more_iterations_than_the_paper(results, name, most):
     measured = next(iter(results.evaluations.values())).measurements
     assert measured["canonical"][name].mean <= most
     assert not any(by_name[name].failures for by_name in measured.values())
+
+
+# --- The learned multigrid ----------------------------------------------------------------------
+
+ITERATIONS = json.loads((STUDY / "multigrid" / "iterations.json").read_text())
+
+
+def test_the_multigrid_that_ships_is_the_one_that_was_measured():
+    assert ITERATIONS["weights"] == PRETRAINED["multigrid"]
+    first, second = (
+        json.loads((STUDY / "multigrid" / stage / "configuration.json").read_text())
+        for stage in ("first", "second")
+    )
+    assert first["start"] is None
+    assert second["start"] is not None
+    trained_on = {data["content_hash"] for run in (first, second) for data in run["data_sets"]}
+    seeds = {data["seed"] for run in (first, second) for data in run["data_sets"]}
+    assert len(trained_on) == 6
+    assert ITERATIONS["seed"] not in seeds
+    card = (ROOT / "learning" / "pretrained_weights" / "multigrid.md").read_text()
+    assert all(f"`{content[:12]}`" in card for content in trained_on)
+
+
+@pytest.mark.parametrize("row", REGIMES)
+def test_the_multigrid_takes_few_iterations_in_every_regime(row):
+    measured = ITERATIONS["rows"][row]["methods"]["learned"]
+    assert measured["num_systems"] == 42
+    assert not measured["failures"]
+    most = 4 if row in ("paper", "weak", "conductive") else 5
+    assert max(measured["mean_iterations"].values()) <= most
+    assert max(measured["most_iterations"].values()) <= 8
+
+
+@pytest.mark.parametrize("name", ["paper", "heterogeneous_1e2", "strong_1e-4"])
+def test_the_multigrid_takes_at_most_two_more_on_128_cells(name):
+    here, there = (
+        max(ITERATIONS["rows"][row]["methods"]["learned"]["mean_iterations"].values())
+        for row in (name, f"{name}-128")
+    )
+    assert there <= here + 2
+
+
+@pytest.mark.parametrize("document", ["README.md", "learning/pretrained_weights/multigrid.md"])
+def test_its_rows_elsewhere_are_those_of_its_page(document):
+    page = (STUDY / "multigrid" / "iterations.md").read_text().splitlines()
+    names = "|".join(re.escape(name) for name in ITERATIONS["rows"])
+    rows = re.findall(rf"^\| (?:{names}) \|.*", (ROOT / document).read_text(), re.M)
+    assert len(rows) >= 5
+    assert set(rows) <= set(page)
