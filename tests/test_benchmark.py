@@ -229,12 +229,15 @@ def test_a_solve_that_stops_early_failed(benchmark, folder):  # noqa: ARG001
     assert solved.statuses == ["MAX_ITERATIONS"]
 
 
+DENSE = "fast_diagonalisation_woodbury"
+
+
 def test_dense_matrices_that_do_not_fit_are_not_tried(monkeypatch, tmp_path):
     monkeypatch.setattr("learning.measurement.free_memory", lambda _: 1e5)
     result = run_benchmark(
-        tmp_path, regimes=["paper"], methods=["geometric"], **{**SMALL, "batch_sizes": [1]}, **QUIET
+        tmp_path, regimes=["paper"], methods=[DENSE], **{**SMALL, "batch_sizes": [1]}, **QUIET
     )
-    assert "GB for its dense matrices" in result.cells[0].skipped["geometric"]
+    assert "GB for its dense matrices" in result.cells[0].skipped[DENSE]
 
 
 # --- Going on ---------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_help_names_every_option(demo, capsys):
 @pytest.mark.parametrize("seed", ["7", "1"])
 def test_learned_multigrid_in_petsc(seed, tmp_path, capsys):
     demo = _load_demo("learned_multigrid_in_petsc")
-    result = demo.main(["--num-cells", "10", "--seed", seed, "--output", str(tmp_path)])
+    result = demo.main(["--num-cells", "12", "--seed", seed, "--output", str(tmp_path)])
     assert result.runs.keys() == result.differences.keys() == demo.METHODS.keys()
     iterations = {name: run.iterations for name, run in result.runs.items()}
     *classical, learned, by_options = demo.METHODS
