@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from learning.benchmark_results import load_benchmark
 from learning.pretrained import PRETRAINED
 from learning.regimes import REGIMES
-from learning.reporting import write_report
+from learning.reporting import write_benchmark_report, write_report
 from learning.results import load_results
 
 ROOT = Path(__file__).parents[1]
@@ -114,3 +115,43 @@ def test_its_rows_elsewhere_are_those_of_its_page(document):
     rows = re.findall(rf"^\| (?:{names}) \|.*", (ROOT / document).read_text(), re.M)
     assert len(rows) >= 5
     assert set(rows) <= set(page)
+
+
+# --- Its time -------------------------------------------------------------------------------------
+
+COLUMNS = (
+    "gamg_ksp",
+    "petsc_multigrid_sor_ksp",
+    "icc_ksp",
+    "fast_diagonalisation",
+    "geometric",
+    "geometric_2",
+    "multigrid",
+)
+
+
+def test_times_in_the_readme_are_those_of_the_benchmarks_that_ship():
+    cells = {}
+    for file in (ROOT / "learning" / "benchmarks").glob("*.json"):
+        for cell in load_benchmark(file).cells:
+            if cell.batch_size == 1:
+                cells[f"{cell.regime}, {cell.num_cells}"] = cell.methods
+    rows = re.findall(r"^\| ([\w-]+, \d+) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert len(rows) == 12
+    for name, content in rows:
+        assert content.split(" | ") == [shown(cells[name][column]) for column in COLUMNS]
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu-grids"])
+def test_pages_of_the_benchmarks_follow_from_their_results(name, tmp_path):
+    folder = ROOT / "learning" / "benchmarks"
+    page = write_benchmark_report(folder / f"{name}.json", tmp_path)
+    assert page.read_text() == (folder / name / "benchmark.md").read_text()
+    pictures = {file.name for file in tmp_path.glob("*.png")}
+    assert pictures == {file.name for file in (folder / name).glob("*.png")}
+
+
+def shown(measured):
+    if measured.seconds is None:
+        return "–"
+    return f"{1e3 * measured.seconds:.0f} ({measured.mean:.1f})"
