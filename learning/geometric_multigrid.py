@@ -265,7 +265,7 @@ def create_hierarchy(
     )
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=12)
 def _interpolation(
     coarse: Axes, fine: Axes, batch: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[sparse.csr_array, SparseMap]:
@@ -313,6 +313,7 @@ def _dense_solver(
     systems: Sequence[ReducedSystem],
     device: torch.device,
 ) -> LinearMap:
+    """Return b -> S^-1 b by the inverse of each system's S."""
     S, A_13 = dense_blocks(A_33, len(systems)), dense_blocks(A_31.T.tocsr(), len(systems))
     for block, coupling, system in zip(S, A_13, systems, strict=True):
         coupling = coupling[: len(system.b_1)]

@@ -184,7 +184,8 @@ class _Pattern:
 
 
 # --- What depends on the grid alone -------------------------------------------------------------
-# Kept, for the systems of a study share their grid.
+# Kept, for the systems of a study share their grid, but not of many grids and sizes of batches: on
+# 128 cells a side a pattern of 27 entries takes a gigabyte.
 
 
 @lru_cache(maxsize=32)
@@ -218,7 +219,7 @@ def _coarsening(coarse: tuple[float, ...], fine: tuple[float, ...]) -> sparse.cs
     return sparse.csr_array(table.reshape(3 * m, 3 * n))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=24)
 def _pattern(shape: Shape, occurs: tuple[bool, ...], batch: int, device: torch.device) -> _Pattern:
     # torch says once a process that CSR is in beta: here, where that is silenced.
     sparse_csr(sparse.csr_array((1, 1)), torch.float32, "cpu")

@@ -532,6 +532,23 @@ def test_an_accelerator_gives_the_same(scale):
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
 
 
+def test_in_training_small_grids_have_coarse_ones_too(monkeypatch):
+    """Or else the network would learn the smoother of the finest grid alone."""
+    monkeypatch.setattr(geometric_multigrid, "MOST_COARSE_NODES", 1400)
+    system = problem((8, 8, 8))
+    batch = learning.batch_systems([system])
+    model = network()
+    depths = []
+    for _ in range(2):
+        seen = []
+        handle = model.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        LearnedMultigrid(model).setup([system], batch)
+        handle.remove()
+        depths.append(len(seen))
+        model.eval()
+    assert depths == [1, 0]
+
+
 # --- Fourier analysis -------------------------------------------------------------------------
 
 
