@@ -58,8 +58,8 @@ class GeometricMultigrid:
     Attributes:
         smoother: "low_rank" inverts the diagonal and the coupling together, for coupling of every
             strength; "l1_jacobi" divides by a diagonal, cheaper to set up.
-        degree: Of the smoother's Chebyshev polynomial. 2 saves a third of the iterations, each of
-            which costs about twice as much.
+        degree: Of the smoother's Chebyshev polynomial. 2 saves up to half of the iterations, each
+            of which costs half as much again.
         dtype: What the cycle runs in; by default that of the vectors. In torch.float32 it works on
             the normalised residual.
     """
@@ -142,7 +142,7 @@ class Hierarchy:
     """All levels from fine to coarse, and the direct solver of the coarsest grid.
 
     Attributes:
-        levels: At least none.
+        levels: None where the finest grid is solved directly.
         solve_coarsest: Of vectors in grid order.
         node_of_dof, dof_of_node: Of the finest grid, shape (batch, n).
         dtype: What the cycle runs in.

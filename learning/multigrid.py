@@ -43,7 +43,7 @@ AT_NODE: Final = 1.2256
 TOWARDS: Final = (3.37, 6.6, 25.0)
 
 LARGEST: Final = 1.45
-"""What the estimate of the largest eigenvalue of X S may be; it may be too low by a fifth."""
+"""What the estimate of the largest eigenvalue of X S may be, which comes from below."""
 LANCZOS_STEPS: Final = 4
 
 NUM_FEATURES: Final = 9

@@ -355,7 +355,13 @@ def test_the_report_follows_from_the_file_alone(benchmark, tmp_path):
             assert f"{measured.mean:.1f} ({measured.most})" in row, name
             assert f"×{cell.ratio(name):.2f}" in row, name
         assert row.count("**") == 2
-    pictures = re.findall(r"\]\((.*?\.png)\)", text)
+    assert ".png" not in text, "nothing to draw against size"
+    finer = [dataclasses.replace(cell, num_cells=12) for cell in benchmark.cells]
+    save_benchmark(
+        dataclasses.replace(benchmark, cells=(*benchmark.cells, *finer)), tmp_path / "two.json"
+    )
+    page = write_benchmark_report(tmp_path / "two.json", tmp_path / "two")
+    pictures = re.findall(r"\]\((.*?\.png)\)", page.read_text())
     assert pictures == ["time-batch-1.png", "time-batch-3.png"]
     assert all((page.parent / name).stat().st_size > 10_000 for name in pictures)
     again = write_benchmark_report(tmp_path / "benchmark.json", tmp_path / "again")

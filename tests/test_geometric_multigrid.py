@@ -388,7 +388,7 @@ def test_solver_of_sparse_blocks_is_their_inverse(device):
     expected = np.linalg.solve(A.toarray(), b.detach().cpu().numpy().ravel())
     np.testing.assert_allclose(solve(b).detach().cpu().numpy().ravel(), expected, atol=1e-14)
     assert torch.autograd.gradcheck(solve, (b,))
-    assert solve(b.float()).dtype == torch.float32 or device == "cuda"
+    assert solve(b.float()).dtype == torch.float32
     singular = sparse.csr_array((6, 6))
-    with pytest.raises(ValueError, match="got a singular matrix"):
+    with pytest.raises(ValueError, match=r"got a (singular|matrix that is not positive)"):
         spd_solver(singular, b)

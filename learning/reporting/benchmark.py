@@ -199,16 +199,19 @@ def _training(benchmark: Benchmark) -> str | None:
     )
 
 
-def _pictures(benchmark: Benchmark, folder: Path) -> str:
-    """Draw time against size, a picture for each batch size."""
+def _pictures(benchmark: Benchmark, folder: Path) -> str | None:
+    """Draw time against size, a picture for each batch size with several grids."""
     parts = ["## Time against size"]
     for size in sorted({cell.batch_size for cell in benchmark.cells}):
+        cells = [cell for cell in benchmark.cells if cell.batch_size == size]
+        if len({cell.num_cells for cell in cells}) == 1:
+            continue
         name = f"time-batch-{size}.png"
-        figure = time_by_size([cell for cell in benchmark.cells if cell.batch_size == size])
+        figure = time_by_size(cells)
         with replacing(folder / name) as part:
             figure.savefig(part, dpi=DPI)
         parts += [f"Batch of {size}:", f"![time against size, batch of {size}]({name})"]
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) if len(parts) > 1 else None
 
 
 def _skipped(benchmark: Benchmark) -> str | None:

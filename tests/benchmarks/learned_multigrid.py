@@ -1,6 +1,6 @@
 """Iterations of the learned multigrid beside the unlearned one, on problems that it has not seen.
 
-    python tests/benchmarks/learned_multigrid.py FOLDER DATA [--weights FILE]     (half an hour)
+    python tests/benchmarks/learned_multigrid.py FOLDER DATA [--weights FILE]   (twenty minutes)
 
 Every regime of the benchmark, what lies outside of its training, and some regimes on finer grids:
 conjugate gradients, vectors in float64, to a true residual of 1e-6. Writes iterations.json and

@@ -1,6 +1,6 @@
 """Train the learned multigrid with each loss, shortened, and count iterations on unseen problems.
 
-    python tests/benchmarks/loss_ablation.py FOLDER DATA TEST             (half an hour on one core)
+    python tests/benchmarks/loss_ablation.py FOLDER DATA TEST    (twenty minutes, one core)
 
 DATA holds the data sets of the stage "multigrid" by name, TEST the problems of `learned_multigrid`;
 what is missing there is drawn. Writes a run for each loss, ablation.json and ablation.md to FOLDER.
