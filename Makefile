@@ -15,7 +15,7 @@ help:  ## list the targets
 
 demo:  ## a random vascular network, from graph to solution; pictures in output/
 	@bash .ci/environment demo
-	$(python) demos/random_vascular_network.py $(ARGS)
+	$(python) demos/03_random_vascular_network.py $(ARGS)
 
 test:  ## run the tests
 	@bash .ci/environment test

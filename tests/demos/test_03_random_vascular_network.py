@@ -1,31 +1,21 @@
-"""Every demo runs to its end, at small size, and its numbers are right."""
+"""A random or a measured network in tissue: every generator, both solvers, physical units."""
 
-import importlib.util
 import os
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import pyvista as pv
 
-import learning
 import mixeddim as md
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MOUSE_CORTEX = Path(os.environ.get("MIXEDDIM_DATA", "")) / "mouse_cortex" / "network.dgf"
 
 
-def _load_demo(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "demos" / f"{name}.py")
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
-    return demo
-
-
 @pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    return _load_demo("random_vascular_network")
+def demo(load_demo):
+    return load_demo("03_random_vascular_network")
 
 
 def _assert_solved(result, folder):
@@ -126,39 +116,3 @@ def test_help_names_every_option(demo, capsys):
     printed = capsys.readouterr().out
     for option in ("num-cells", "num-nodes", "method", "seed", "network", "output"):
         assert f"--{option}" in printed
-
-
-# --- The learned multigrid in PETSc -----------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", ["7", "1"])
-def test_learned_multigrid_in_petsc(seed, tmp_path, capsys):
-    demo = _load_demo("learned_multigrid_in_petsc")
-    result = demo.main(["--num-cells", "12", "--seed", seed, "--output", str(tmp_path)])
-    assert result.runs.keys() == result.differences.keys() == demo.METHODS.keys()
-    iterations = {name: run.iterations for name, run in result.runs.items()}
-    *classical, learned, by_options = demo.METHODS
-    assert max(iterations[learned], iterations[by_options]) < min(iterations[c] for c in classical)
-    assert max(result.differences.values()) < 1e-5
-
-    multigrid = learning.load_pretrained("multigrid")
-    for name, method in ((learned, "cg"), (by_options, "fgmres")):
-        ours = learning.solve(result.reduced, multigrid, method, rtol=demo.RTOL)
-        assert iterations[name] == ours.iterations
-        norms = ours.residual_norms / ours.residual_norms[0]
-        # The network runs in float32.
-        np.testing.assert_allclose(result.runs[name].residuals, norms, rtol=1e-3)
-
-    printed = capsys.readouterr().out
-    for name, run in result.runs.items():
-        assert f"{name:<27}  {run.iterations:>10}" in printed
-    assert str(result.picture) in printed
-    assert result.picture == tmp_path / "convergence.png"
-    assert result.picture.stat().st_size > 10_000
-
-
-def test_help_of_the_learned_multigrid_names_every_option(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        _load_demo("learned_multigrid_in_petsc").main(["--help"])
-    printed = capsys.readouterr().out
-    assert all(f"--{option}" in printed for option in ("num-cells", "seed", "output"))

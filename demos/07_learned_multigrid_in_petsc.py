@@ -6,7 +6,7 @@
 #
 # ## The problem
 #
-# That of `random_vascular_network.py`, reduced to the tissue: $S u_{3d} = g$ with the Schur
+# That of `03_random_vascular_network.py`, reduced to the tissue: $S u_{3d} = g$ with the Schur
 # complement $S = A_{33} - A_{31} A_{11}^{-1} A_{13}$. Here the tissue conducts in some places up to
 # 10,000 times better than in others, where exchange with the vessels outweighs diffusion. $S$ is
 # never assembled: PETSc's preconditioners are built from the sparse block $A_{33}$, which knows of
