@@ -23,10 +23,12 @@ from mixeddim.averaging import AveragingOperator
 from mixeddim.boundary import Dirichlet
 from mixeddim.forms import Coefficients
 from mixeddim.meshes import create_box, create_network
+from mixeddim.nonlinear import MichaelisMenten, Uptake
 
 __all__ = [
     "ExactProblem",
     "bessel_mode",
+    "saturating_uptake",
     "smooth_coupled",
     "surface_source",
     "uncoupled",
@@ -53,6 +55,7 @@ class ExactProblem:
         wall_flux: Flux from network to tissue per length.
         dirichlet_3d: Places on the tissue boundary where u_3d is given; elsewhere no flux.
         dirichlet_1d: Whether u_1d is given at both ends of the vessel; otherwise no flux.
+        uptake: Nonlinear uptake in the tissue, for `solve_nonlinear`; none by default.
     """
 
     start: Sequence[float]
@@ -67,6 +70,7 @@ class ExactProblem:
     wall_flux: Field
     dirichlet_3d: tuple[str, ...] = ("boundary",)
     dirichlet_1d: bool = True
+    uptake: Uptake | None = None
 
     def assemble(
         self, num_cells: int | Sequence[int], averaging: AveragingOperator | None = None
@@ -109,6 +113,14 @@ def smooth_coupled() -> ExactProblem:
     that the tissue field stays smooth while the coupling is in full force.
     """
     return _plane_wave(permeability=1.0)
+
+
+def saturating_uptake() -> ExactProblem:
+    """Return smooth waves as `smooth_coupled` does, with Michaelis-Menten uptake in the tissue.
+
+    The waves are raised by a constant, so that they stay positive, as concentrations do.
+    """
+    return _plane_wave(permeability=1.0, level=2.0, uptake=MichaelisMenten(maximum=5.0, half=1.0))
 
 
 def surface_source(permeability: float = 1.0) -> ExactProblem:
@@ -208,8 +220,10 @@ def bessel_mode(mode: int = 1, radius: float = 0.05, permeability: float = 1.0) 
     )
 
 
-def _plane_wave(permeability: float) -> ExactProblem:
-    """Return u_3d = cos(q . x) around an oblique vessel that carries its mean over the wall."""
+def _plane_wave(
+    permeability: float, level: float = 0.0, uptake: Uptake | None = None
+) -> ExactProblem:
+    """Return u_3d = level + cos(q . x) around an oblique vessel that carries its mean."""
     wave = np.pi * np.array([1.0, -0.5, 0.75])
     start, radius = np.array([0.2, 0.35, 0.2]), 0.1
     end = start + 0.75 * np.array([2.0, 1.0, 2.0]) / 3
@@ -218,6 +232,13 @@ def _plane_wave(permeability: float) -> ExactProblem:
     along = wave @ tangent
     mean = special.j0(radius * np.linalg.norm(wave - along * tangent))
     q = ufl.as_vector(wave.tolist())
+
+    def f_3d(x: ufl.SpatialCoordinate) -> ufl.core.expr.Expr:
+        cosine = ufl.cos(ufl.dot(q, x))
+        u = level + cosine
+        r = uptake(u) if uptake is not None else 0.0
+        return k_3d * float(wave @ wave) * cosine + sigma_3d * u + r
+
     return ExactProblem(
         start=start.tolist(),
         end=end.tolist(),
@@ -229,11 +250,12 @@ def _plane_wave(permeability: float) -> ExactProblem:
             sigma_3d=sigma_3d,
             k_1d=k_1d,
             permeability=permeability,
-            f_3d=lambda x: (sigma_3d + k_3d * float(wave @ wave)) * ufl.cos(ufl.dot(q, x)),
+            f_3d=f_3d,
             f_1d=lambda x: k_1d * float(mean * along**2) * ufl.cos(ufl.dot(q, x)),
         ),
-        u_3d=lambda x: np.cos(wave @ x),
+        u_3d=lambda x: level + np.cos(wave @ x),
         grad_u_3d=lambda x: -wave[:, None] * np.sin(wave @ x),
-        u_1d=lambda x: mean * np.cos(wave @ x),
+        u_1d=lambda x: level + mean * np.cos(wave @ x),
         wall_flux=lambda x: np.zeros(x.shape[1]),
+        uptake=uptake,
     )

@@ -20,13 +20,16 @@ from mixeddim.manufactured import (
     ExactProblem,
     Field,
     bessel_mode,
+    saturating_uptake,
     smooth_coupled,
     surface_source,
     uncoupled,
 )
+from mixeddim.manufactured_transport import ExactTransport, advected_wave, decaying_mode
+from mixeddim.nonlinear import solve_nonlinear
 from mixeddim.solvers import Solution, solve
 
-__all__ = ["Convergence", "Errors", "compute_errors", "study_convergence"]
+__all__ = ["Convergence", "Errors", "compute_errors", "study_convergence", "study_transport"]
 
 
 # Places of a box, in cells along x and y; no two differ by a multiple of a half along an axis.
@@ -119,9 +122,30 @@ def _mean_errors(exact: ExactProblem, n: int, axial_refinement: int) -> Errors:
         shift = np.array([*fractions, 0.0]) * (upper - lower) / n
         shifted = replace(exact, lower=lower + shift, upper=upper + shift)
         system = shifted.assemble((n, n, axial_refinement * n))
-        solution = solve(system, "reduced", rtol=1e-11)
+        if shifted.uptake is None:
+            solution = solve(system, "reduced", rtol=1e-11)
+        else:
+            solution = solve_nonlinear(system, shifted.uptake, method="reduced", rtol=1e-11)
         errors.append(astuple(compute_errors(solution, shifted)))
     return Errors(*np.sqrt(np.mean(np.square(errors), axis=0)).tolist())
+
+
+def study_transport(
+    exact: ExactTransport, num_cells: Sequence[int], num_steps: Sequence[int], end: float
+) -> Convergence:
+    """Simulate exact transport on a sequence of boxes and of time steps.
+
+    Args:
+        exact: The problem.
+        num_cells: Cuboids along the vessel of each box; the rates are those in h.
+        num_steps: Time steps on each box.
+        end: The time at which errors are measured.
+    """
+    errors = tuple(
+        compute_errors(exact.simulate(n, steps, end), exact.at(end))
+        for n, steps in zip(num_cells, num_steps, strict=True)
+    )
+    return Convergence(tuple(num_cells), errors)
 
 
 def _distance(
@@ -148,15 +172,25 @@ def _print_table() -> None:
     for make, sizes, axial_refinement in (
         (uncoupled, (8, 16, 32), 1),
         (smooth_coupled, (8, 16, 32), 1),
+        (saturating_uptake, (8, 16, 32), 1),
         (bessel_mode, (12, 16, 24), 4),
         (surface_source, (12, 16, 24), 4),
     ):
-        study = study_convergence(make(), sizes, axial_refinement)
-        for n, errors in zip(study.num_cells, study.errors, strict=True):
-            row = (f"{getattr(errors, norm):.2e}" for norm in norms)
-            print(f"{make.__name__} | {n} |", " | ".join(row))
-        row = (f"**{study.rate(norm):.2f}**" for norm in norms)
-        print(f"{make.__name__} | rate |", " | ".join(row), flush=True)
+        _print_rows(make.__name__, study_convergence(make(), sizes, axial_refinement))
+    # Time steps as h^2 and as h, so that first order in time shows as the order in h.
+    decay = study_transport(decaying_mode(), (8, 16, 24), (4, 16, 36), end=0.05)
+    _print_rows("decaying_mode", decay)
+    wave = study_transport(advected_wave(), (32, 64, 128), (32, 64, 128), end=1.0)
+    _print_rows("advected_wave", wave)
+
+
+def _print_rows(name: str, study: Convergence) -> None:
+    norms = [field.name for field in fields(Errors)]
+    for n, errors in zip(study.num_cells, study.errors, strict=True):
+        row = (f"{getattr(errors, norm):.2e}" for norm in norms)
+        print(f"{name} | {n} |", " | ".join(row))
+    row = (f"**{study.rate(norm):.2f}**" for norm in norms)
+    print(f"{name} | rate |", " | ".join(row), flush=True)
 
 
 if __name__ == "__main__":
