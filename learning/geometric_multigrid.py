@@ -245,7 +245,7 @@ def create_hierarchy(
                 row_sums=np.abs(stencils).sum(axis=1).ravel(),
                 is_coarsened=(along_x, along_y, along_z),
                 Pi=Pi,
-                tissue=StencilMatrix.of(on_device),
+                tissue=StencilMatrix(on_device),
                 average=sparse_map(Pi, like),
                 coupling=apply_C,
                 prolong=prolong,
@@ -287,12 +287,12 @@ def _coarsest_solver(
     On a CPU by sparse factors of the block system of the coarse tissue and the network, whose
     solution for (b, 0) has S^-1 b for its first part.
     """
-    A_33 = StencilMatrix.of(torch.tensor(stencils)).to_scipy() + Pi.T @ Pi
+    A_33 = StencilMatrix(torch.tensor(stencils)).to_scipy() + Pi.T @ Pi
     A_31 = Pi.T @ N
     try:
         if device.type == "cuda":
             return _dense_solver(A_33, A_31, systems, device)
-        A = sparse.block_array([[A_33, A_31], [A_31.T, network_blocks(systems)]], format="csr")
+        A = sparse.block_array([[A_33, A_31], [A_31.T, network_blocks(systems)]], format="csc")
         solve_block = spd_solver(A, torch.empty(1, A.shape[0]))
     except ValueError as error:
         raise ValueError(

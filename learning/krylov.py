@@ -78,7 +78,7 @@ def krylov_sines(
             activations; one more forward pass a step.
 
     Returns:
-        Shape (num_steps, batch): 1 after a system is solved to rounding, NaN throughout where A or
+        Shape (num_steps, batch). 1 after a system is solved to rounding, NaN throughout where A or
         M returned NaN or infinity.
     """
     check(b, rtol=0.0, max_iterations=num_steps, restart=None)

@@ -29,7 +29,15 @@ from learning.cycles import LinearMap, or_one
 from learning.geometric_multigrid import Level, create_hierarchy
 from learning.operators import SystemBatch
 from learning.smoothers import low_rank
-from learning.stencils import CENTRE, FORWARD, OFFSETS, StencilMatrix, neighbours
+from learning.stencils import (
+    CENTRE,
+    FORWARD,
+    OFFSETS,
+    StencilMatrix,
+    inside,
+    neighbours,
+    opposite,
+)
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["LearnedMultigrid", "MultigridNetwork"]
@@ -80,41 +88,44 @@ class MultigridNetwork(nn.Module):
             coupling: The diagonal of Pi' Pi, shape (batch, nx, ny, nz).
             is_coarsened: Whether the next grid is coarser along x, y and z.
         """
-        row_sums = stencils.abs().sum(dim=1)
+        shape = stencils.shape[2:]
+        A_0, coupling = stencils.flatten(2), coupling.flatten(1)
+        row_sums = A_0.abs().sum(dim=1)
         scale = row_sums.rsqrt()
-        scale_at = neighbours(scale)
         # -D^(-1/2) A_0 D^(-1/2): positive between nodes that diffusion ties together.
-        ties = -scale[:, None] * torch.stack([*map(scale_at, OFFSETS)], dim=1) * stencils
+        ties = torch.stack(neighbours(-scale, shape), dim=1) * A_0 * scale[:, None]
         reaction = (-ties.sum(dim=1)).clamp(0.0, 1.0)
         strengths = _strengths(ties)
-        features = _features(ties, strengths, reaction, coupling / (coupling + row_sums))
         coarsened = torch.full_like(reaction, sum(is_coarsened) / 3.0)
+        features = _features(ties, strengths, reaction, coupling / (coupling + row_sums))
         hidden = torch.stack([*features, coarsened], dim=-1)
         for layer in self.hidden:
             hidden = torch.relu(layer(hidden))
-        outputs = self.output(hidden).movedim(-1, 1)
-        factors, multiples = 2.0 * torch.tanh(outputs[:, :4] / 2.0), torch.tanh(outputs[:, 4:])
+        outputs = self.output(hidden).movedim(-1, 1).contiguous()
         # Where reaction is all, A_0 does not vanish on constants, and F has to be small on them.
         damping = (1.0 + 10.0 * reaction) ** -0.25
+        # Between two nodes the factors are geometric means, all else arithmetic ones.
+        units = torch.tensor([AT_NODE, *TOWARDS], dtype=torch.float64).sqrt().to(ties)[:, None]
+        roots = units * torch.tanh(outputs[:, :4] / 2.0).exp() * damping[:, None]
+        multiples = 1.5 * torch.tanh(outputs[:, 4:])
+        strengths = strengths / 2.0
 
-        F = torch.empty_like(ties)
-        F[:, CENTRE] = AT_NODE * factors[:, 0].exp() * damping**2
-        factors_at, multiples_at, strengths_at, damping_at = map(
-            neighbours, (factors, multiples, strengths, damping)
-        )
+        F = [torch.empty_like(reaction)] * 27
+        F[CENTRE] = roots[:, 0] ** 2
+        is_there = inside((*shape,), ties.dtype, ties.device)
+        fields = torch.cat([roots, multiples, strengths, damping[:, None]], dim=1)
+        at = neighbours(fields, shape)
         for o in FORWARD:
-            offset = OFFSETS[o]
-            axes = [axis for axis in range(3) if offset[axis]]
+            there = at[o]
+            axes = [axis for axis in range(3) if OFFSETS[o][axis]]
             n = len(axes)
-            strength = (strengths[:, axes] + strengths_at(offset)[:, axes]) / 2.0
-            factor = (factors[:, n] + factors_at(offset)[:, n]) / 2.0
-            multiple = (multiples[:, n - 1] + multiples_at(offset)[:, n - 1]) / 2.0
-            entry = TOWARDS[n - 1] * factor.exp() * strength.prod(dim=1)
-            entry = entry + 3.0 * multiple * ties[:, o]
-            entry = entry * damping * damping_at(offset)  # zero where there is no neighbour
-            F[:, o] = entry
-            F[:, 26 - o] = neighbours(entry)([-step for step in offset])
-        return F
+            entry = is_there[o] * roots[:, n] * there[:, n]
+            for axis in axes:
+                entry = entry * (strengths[:, axis] + there[:, 7 + axis])
+            multiple = multiples[:, n - 1] + there[:, 3 + n]
+            F[o] = entry + multiple * ties[:, o] * damping * there[:, 10]
+            F[26 - o] = opposite(F[o], o, shape)
+        return torch.stack(F, dim=1).reshape(stencils.shape)
 
 
 class LearnedMultigrid:
@@ -157,7 +168,7 @@ class LearnedMultigrid:
         stencils, num_rows = level.stencils, level.Pi.shape[1]
         diagonal = np.bincount(level.Pi.indices, level.Pi.data**2, num_rows)
         coupling = torch.tensor(diagonal).to(level.like).reshape(stencils[:, 0].shape)
-        F = StencilMatrix.of(self.model(stencils, coupling, level.is_coarsened))
+        F = StencilMatrix(self.model(stencils, coupling, level.is_coarsened))
         S_0 = low_rank(level.row_sums, level.Pi, level.average, level.like, RELAXATION)
         root = torch.tensor(np.sqrt(level.row_sums)).to(level.like).reshape(len(stencils), -1)
 
@@ -172,20 +183,23 @@ class LearnedMultigrid:
 
 
 def _strengths(ties: torch.Tensor) -> torch.Tensor:
-    """Return how strongly nodes are tied along x, y and z on the mean of both sides, (batch, 3, …).
+    """Return how strongly nodes are tied along x, y and z on the mean of both sides, (batch, 3, n).
 
     A neighbour along several axes counts for each of them with its share.
     """
     along = np.abs(OFFSETS).T  # whether an offset leads along an axis, shape (3, 27)
     shares = torch.tensor(along / np.maximum(2 * along.sum(axis=0), 1)).to(ties)
-    return torch.einsum("ao,boxyz->baxyz", shares, ties.clamp_min(0.0))
+    return shares @ ties.clamp_min(0.0)
 
 
 def _features(
     ties: torch.Tensor, strengths: torch.Tensor, reaction: torch.Tensor, coupling: torch.Tensor
 ) -> list[torch.Tensor]:
     """Return what the network sees of a node: of order one, whatever the units and the axes."""
-    strongest, middle, weakest = strengths.sort(dim=1, descending=True)[0].unbind(dim=1)
+    x, y, z = strengths.unbind(dim=1)
+    low, high = torch.minimum(x, y), torch.maximum(x, y)
+    strongest, weakest = torch.maximum(high, z), torch.minimum(low, z)
+    middle = torch.maximum(low, torch.minimum(high, z))
     diagonal = -ties[:, CENTRE]
     repelling = ties.clamp(max=0.0).sum(dim=1) + diagonal
     oblique = [o for o, offset in enumerate(OFFSETS) if sum(map(abs, offset)) > 1]

@@ -47,7 +47,7 @@ class SparseMap:
     def __call__(self, v: torch.Tensor) -> torch.Tensor:
         """Return A v, shape (batch, m), for v of shape (batch, n)."""
         if not v.requires_grad:
-            return (self.matrix @ v.reshape(-1, 1)).reshape(len(v), -1)
+            return (self.matrix @ v.reshape(-1)).reshape(len(v), -1)
         product: torch.Tensor = _Product.apply(v, self.matrix, self.transpose)
         return product
 
@@ -60,7 +60,7 @@ class _Product(torch.autograd.Function):
         ctx: Any, v: torch.Tensor, matrix: torch.Tensor, transpose: torch.Tensor
     ) -> torch.Tensor:
         ctx.matrices = transpose, matrix
-        return (matrix @ v.reshape(-1, 1)).reshape(len(v), -1)
+        return (matrix @ v.reshape(-1)).reshape(len(v), -1)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:

@@ -8,7 +8,7 @@ same for all systems on a grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from learning.cycles import LinearMap
 from learning.transfer import Axes, hat_functions
 from mixeddim.tensors import Grid, SymmetricProduct, sparse_csr
 
@@ -28,7 +29,9 @@ __all__ = [
     "OFFSETS",
     "StencilMatrix",
     "coarse_stencils",
+    "inside",
     "neighbours",
+    "opposite",
     "stencils_of",
 ]
 
@@ -51,7 +54,7 @@ def stencils_of(matrices: Sequence[sparse.csr_array], grids: Sequence[Grid]) -> 
     shape = grids[0].shape
     num_nodes = int(np.prod(shape))
     stencils = np.zeros((len(matrices), 27, num_nodes))
-    position_of_node, offset_of_step, farthest = _steps(shape)
+    position_of_node, offset_of_step, farthest = _positions(shape)
     for stencil, A, grid in zip(stencils, matrices, grids, strict=True):
         position, lengths = position_of_node[grid.node_of_dof], np.diff(A.indptr)
         step = position[A.indices] - np.repeat(position, lengths)
@@ -81,106 +84,122 @@ def coarse_stencils(stencils: NDArray[np.float64], coarse: Axes, fine: Axes) -> 
     return stencils.reshape(batch, 27, *shape)
 
 
-def neighbours(values: torch.Tensor) -> Callable[[Sequence[int]], torch.Tensor]:
-    """Return a map from an offset to the values of all nodes' neighbours there.
+def neighbours(values: torch.Tensor, shape: Sequence[int]) -> list[torch.Tensor]:
+    """Return views of the values of all nodes' neighbours, one view for each of `OFFSETS`.
 
     Args:
-        values: Shape (..., nx, ny, nz).
+        values: Shape (..., num_nodes), in grid order.
+        shape: Of the grid.
 
     Returns:
-        A map of three numbers, each -1, 0 or 1, to a view of that shape; zero where a node has no
-        such neighbour.
+        Views of the same shape. A node that has no such neighbour finds the value of another node
+        there, or zero: multiply by `inside`, or by a stencil.
     """
-    nx, ny, nz = values.shape[-3:]
-    padded = torch.nn.functional.pad(values, (1, 1, 1, 1, 1, 1))
+    steps = _steps(shape)
+    padded = torch.nn.functional.pad(values, (steps[-1], steps[-1]))
+    return [padded.narrow(-1, steps[-1] + step, values.shape[-1]) for step in steps]
 
-    def at(offset: Sequence[int]) -> torch.Tensor:
-        i, j, k = offset
-        return padded[..., 1 + i : 1 + i + nx, 1 + j : 1 + j + ny, 1 + k : 1 + k + nz]
 
-    return at
+def opposite(entries: torch.Tensor, o: int, shape: Sequence[int]) -> torch.Tensor:
+    """Return a symmetric matrix's entries towards the neighbours at -OFFSETS[o].
+
+    Args:
+        entries: Those at OFFSETS[o], zero where there is none, shape (..., num_nodes).
+        o: One of `FORWARD`.
+        shape: Of the grid.
+    """
+    # Where a node has no neighbour at -OFFSETS[o], whatever is found has none at OFFSETS[o].
+    steps = _steps(shape)
+    padded = torch.nn.functional.pad(entries, (steps[-1], steps[-1]))
+    return padded.narrow(-1, steps[-1] + steps[26 - o], entries.shape[-1])
+
+
+@lru_cache(maxsize=24)
+def inside(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return 1 where a node has a neighbour at an offset and else 0, shape (27, num_nodes)."""
+    there = np.indices(shape).reshape(3, -1)[:, None] + np.array(OFFSETS).T[:, :, None]
+    is_inside = np.all((there >= 0) & (there < np.array(shape)[:, None, None]), axis=0)
+    return torch.tensor(is_inside, dtype=dtype, device=device)
+
+
+def _steps(shape: Sequence[int]) -> list[int]:
+    """Return from how far each neighbour comes in grid order."""
+    _, ny, nz = shape
+    return [i * ny * nz + j * nz + k for i, j, k in OFFSETS]
 
 
 @dataclass(frozen=True, eq=False)
 class StencilMatrix:
     """v -> A v for symmetric stencils, differentiable in v and in their values to any order.
 
+    On a CPU the stencils themselves are the diagonals of the matrix of the batch, whose products
+    take a fraction of those of CSR; an accelerator takes CSR of the offsets that occur.
+
     Attributes:
-        values: The entries of A by rows, those of all systems one after the other.
-        pattern: Where they are.
+        stencils: Shape (batch, 27, nx, ny, nz).
     """
 
-    values: torch.Tensor
-    pattern: _Pattern
-
-    @staticmethod
-    def of(stencils: torch.Tensor) -> StencilMatrix:
-        """Take the entries of stencils, shape (batch, 27, nx, ny, nz), of offsets that occur."""
-        batch, _, *shape = stencils.shape
-        occurs = stencils.detach().abs().amax(dim=(0, 2, 3, 4)) > 0
-        pattern = _pattern((*shape,), tuple(occurs.tolist()), batch, stencils.device)
-        return StencilMatrix(stencils.flatten()[pattern.source], pattern)
+    stencils: torch.Tensor
 
     def __call__(self, v: torch.Tensor) -> torch.Tensor:
         """Return A v, for v of shape (batch, num_nodes) in grid order."""
-        if self.values.requires_grad:
-            result: torch.Tensor = _Product.apply(v, self.values, self.pattern)
+        if self.stencils.requires_grad:
+            result: torch.Tensor = _Product.apply(v, self.stencils, self._multiply)
             return result
         return SymmetricProduct.apply(v, self._multiply) if v.requires_grad else self._multiply(v)
 
-    def _multiply(self, v: torch.Tensor) -> torch.Tensor:
-        return (self._matrix @ v.reshape(-1, 1)).reshape(v.shape)
-
-    def to_scipy(self) -> sparse.csr_array:
+    def to_scipy(self) -> sparse.dia_array:
         """Return the block-diagonal matrix of a batch."""
-        pattern, n = self.pattern, len(self.pattern.lengths)
-        parts = (self.values.detach(), pattern.columns, pattern.starts)
-        return sparse.csr_array(tuple(part.cpu().numpy() for part in parts), shape=(n, n))
+        shape = self.stencils.shape[2:]
+        diagonals = self.stencils.detach().cpu().transpose(0, 1).reshape(27, -1)
+        steps, which = np.unique(_steps(shape), return_inverse=True)
+        if len(steps) < 27:  # some offsets make the same step, but never from the same node
+            diagonals = diagonals.new_zeros(len(steps), diagonals.shape[1]).index_add(
+                0, torch.tensor(which), diagonals
+            )
+        # Where A is symmetric, its entries in a column are those in the row of that node.
+        return sparse.dia_array((diagonals.numpy(), -steps), shape=2 * diagonals.shape[1:])
+
+    def _multiply(self, v: torch.Tensor) -> torch.Tensor:
+        if v.is_cuda:
+            return (self._csr @ v.reshape(-1)).reshape(v.shape)
+        product_ = self._diagonal_form @ v.detach().reshape(-1).numpy()
+        return torch.from_numpy(product_).reshape(v.shape)
 
     @cached_property
-    def _matrix(self) -> torch.Tensor:
-        return self.pattern.matrix(self.values)
+    def _diagonal_form(self) -> sparse.dia_array:
+        return self.to_scipy()
+
+    @cached_property
+    def _csr(self) -> torch.Tensor:
+        batch, _, *shape = self.stencils.shape
+        stencils = self.stencils.detach()
+        occurs = stencils.abs().amax(dim=(0, 2, 3, 4)) > 0
+        source, starts, columns = _pattern((*shape,), (*occurs.tolist(),), batch, stencils.device)
+        n = len(starts) - 1
+        return torch.sparse_csr_tensor(
+            starts, columns, stencils.flatten()[source], size=(n, n), check_invariants=False
+        )
 
 
 class _Product(torch.autograd.Function):
-    """A symmetric product whose backward is another one, and entry by entry for the values."""
+    """A symmetric product whose backward is another one, and entry by entry for the stencils."""
 
     @staticmethod
-    def forward(ctx: Any, v: torch.Tensor, values: torch.Tensor, pattern: _Pattern) -> torch.Tensor:
-        ctx.save_for_backward(v, values)
-        ctx.pattern = pattern
-        return (pattern.matrix(values) @ v.reshape(-1, 1)).reshape(v.shape)
+    def forward(
+        ctx: Any, v: torch.Tensor, stencils: torch.Tensor, multiply: LinearMap
+    ) -> torch.Tensor:
+        ctx.save_for_backward(v, stencils)
+        ctx.multiply = multiply
+        return multiply(v)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        [gradient], pattern = grad_outputs, ctx.pattern
-        v, values = ctx.saved_tensors
-        to_v: torch.Tensor = _Product.apply(gradient, values, pattern)
-        rows = gradient.reshape(-1).repeat_interleave(pattern.lengths, output_size=len(values))
-        return to_v, rows * v.reshape(-1)[pattern.columns], None
-
-
-@dataclass(frozen=True, eq=False)
-class _Pattern:
-    """The sparsity of a batch of stencils, on the device.
-
-    Attributes:
-        source: Index of each entry in the flattened stencils.
-        starts, columns: Of the block-diagonal matrix in CSR.
-        lengths: Entries in each row.
-    """
-
-    source: torch.Tensor
-    starts: torch.Tensor
-    columns: torch.Tensor
-    lengths: torch.Tensor
-
-    def matrix(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the matrix of these entries."""
-        n = len(self.lengths)
-        return torch.sparse_csr_tensor(
-            self.starts, self.columns, values.detach(), size=(n, n), check_invariants=False
-        )
+        [gradient] = grad_outputs
+        v, stencils = ctx.saved_tensors
+        to_v: torch.Tensor = _Product.apply(gradient, stencils, ctx.multiply)
+        there = torch.stack(neighbours(v, stencils.shape[2:]), dim=1)
+        return to_v, (gradient[:, None] * there).reshape(stencils.shape), None
 
 
 # --- What depends on the grid alone -------------------------------------------------------------
@@ -189,7 +208,7 @@ class _Pattern:
 
 
 @lru_cache(maxsize=32)
-def _steps(shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def _positions(shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Return positions, the offset for each difference of two, and what to add to differences.
 
     The positions are those of the nodes in a grid of at least three nodes along each axis, where no
@@ -220,23 +239,22 @@ def _coarsening(coarse: tuple[float, ...], fine: tuple[float, ...]) -> sparse.cs
 
 
 @lru_cache(maxsize=24)
-def _pattern(shape: Shape, occurs: tuple[bool, ...], batch: int, device: torch.device) -> _Pattern:
+def _pattern(
+    shape: Shape, occurs: tuple[bool, ...], batch: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the index of each entry in the flattened stencils, and the CSR of their matrix."""
     # torch says once a process that CSR is in beta: here, where that is silenced.
     sparse_csr(sparse.csr_array((1, 1)), torch.float32, "cpu")
-    index = np.indices(shape).reshape(3, -1)
     offsets = np.flatnonzero(occurs)
-    there = index[:, :, None] + np.array(OFFSETS)[offsets].T[:, None]
-    inside = np.all((there >= 0) & (there < np.array(shape)[:, None, None]), axis=0)
-    columns = np.ravel_multi_index(tuple(there[:, inside]), shape)
-    node, number = np.nonzero(inside)
-    num_nodes, systems = index.shape[1], np.arange(batch)[:, None]
+    is_entry = inside(shape, torch.bool, torch.device("cpu")).numpy()[offsets].T
+    node, number = np.nonzero(is_entry)
+    num_nodes, systems = len(is_entry), np.arange(batch)[:, None]
     source = (offsets[number] * num_nodes + node + 27 * num_nodes * systems).ravel()
-    lengths = np.tile(inside.sum(axis=1), batch)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    columns = (columns + num_nodes * systems).ravel()
+    starts = np.concatenate([[0], np.cumsum(np.tile(is_entry.sum(axis=1), batch))])
+    columns = (node + np.array(_steps(shape))[offsets[number]] + num_nodes * systems).ravel()
     small = np.int32 if starts[-1] < 2**31 else np.int64
-    on_device = [
-        torch.tensor(x, device=device)
-        for x in (source, starts.astype(small), columns.astype(small), lengths)
-    ]
-    return _Pattern(*on_device)
+    return (
+        torch.tensor(source, device=device),
+        torch.tensor(starts.astype(small), device=device),
+        torch.tensor(columns.astype(small), device=device),
+    )

@@ -31,13 +31,13 @@ class UNet(nn.Module):
 
     Rows of the paper's Table 1, with their numbers of parameters:
 
-    1. 13,840: 3³ convolutions 2 -> 16 with bias and 16 -> 30 without, whose 30 channels and the 2
-       inputs make 32. The split is our reading of the count.
-    2. to 4. 55,296, 221,184, 442,368: 3³ convolutions 32 -> 64, 64 -> 128, 128 -> 128 without
-       bias, the first two followed by max-pooling.
-    5. 286,784: transposed convolution 128 -> 64, the skip of row 2, 3³ convolution 128 -> 64.
-    6. 71,912: transposed convolution 64 -> 32, the skip of row 1, 3³ convolution 64 -> 32, and a
-       head to one channel: 1³ with bias here, 33 parameters, where the paper has room for 200.
+    - 1: 13,840: 3³ convolutions 2 -> 16 with bias and 16 -> 30 without, whose 30 channels and the
+      2 inputs make 32. The split is our reading of the count.
+    - 2 to 4: 55,296, 221,184, 442,368: 3³ convolutions 32 -> 64, 64 -> 128, 128 -> 128 without
+      bias, the first two followed by max-pooling.
+    - 5: 286,784: transposed convolution 128 -> 64, the skip of row 2, 3³ convolution 128 -> 64.
+    - 6: 71,912: transposed convolution 64 -> 32, the skip of row 1, 3³ convolution 64 -> 32, and a
+      head to one channel: 1³ with bias here, 33 parameters, where the paper has room for 200.
     """
 
     def __init__(self) -> None:

@@ -4,9 +4,15 @@ from .averaging import AveragingOperator as AveragingOperator
 from .averaging import CircleMean as CircleMean
 from .averaging import PointTrace as PointTrace
 from .averaging import Stencil as Stencil
+from .blood_flow import Flow as Flow
+from .blood_flow import solve_flow as solve_flow
 from .boundary import Dirichlet as Dirichlet
 from .boundary import Neumann as Neumann
 from .boundary import Robin as Robin
+from .cleaning import Cleaning as Cleaning
+from .cleaning import largest_component as largest_component
+from .cleaning import merge_close_nodes as merge_close_nodes
+from .cleaning import resolve_chains as resolve_chains
 from .forms import Coefficients as Coefficients
 from .generators import random_vascular_graph as random_vascular_graph
 from .graphs import NetworkError as NetworkError
@@ -22,12 +28,25 @@ from .meshes import create_box as create_box
 from .meshes import create_network as create_network
 from .network_io import NetworkFileError as NetworkFileError
 from .network_io import read_dgf as read_dgf
+from .network_io import read_network as read_network
+from .network_io import write_network as write_network
+from .nonlinear import MichaelisMenten as MichaelisMenten
+from .nonlinear import NonlinearSolution as NonlinearSolution
+from .nonlinear import solve_nonlinear as solve_nonlinear
 from .output import OutputFiles as OutputFiles
 from .output import network_dataset as network_dataset
 from .output import tissue_dataset as tissue_dataset
 from .output import write_outputs as write_outputs
+from .plotting import animate as animate
+from .plotting import export_html as export_html
 from .plotting import plot as plot
+from .plotting import plot_ensemble as plot_ensemble
 from .plotting import plot_network as plot_network
+from .plotting import plot_side_by_side as plot_side_by_side
+from .quantities import EdgeTable as EdgeTable
+from .quantities import edge_table as edge_table
+from .quantities import node_inflow as node_inflow
+from .quantities import write_edge_table as write_edge_table
 from .reduction import ReducedSystem as ReducedSystem
 from .reduction import load_reduced as load_reduced
 from .reduction import reduce as reduce
@@ -36,7 +55,13 @@ from .scaling import Scaling as Scaling
 from .solvers import Solution as Solution
 from .solvers import SolverError as SolverError
 from .solvers import solve as solve
+from .statistics import TissueStatistics as TissueStatistics
+from .statistics import tissue_statistics as tissue_statistics
 from .tensors import ReducedTensors as ReducedTensors
 from .tensors import to_torch as to_torch
+from .transport import TransportState as TransportState
+from .transport import simulate_transport as simulate_transport
+from .transport_balance import TransportBalance as TransportBalance
+from .viscosity import relative_viscosity as relative_viscosity
 
 __version__: str

@@ -44,8 +44,8 @@ class Coefficients:
     """Material data and sources of the coupled problem, nondimensional unless you give units.
 
     Each is a number, a UFL expression on the mesh of its side, a DOLFINx function there, or a
-    callable that takes the position `x` (a UFL vector of three) and returns one of them. Numbers
-    become `dolfinx.fem.Constant`s, so that another value reuses the compiled form.
+    callable that takes the position `x` (a UFL vector of three) and returns one of them. A number
+    becomes a `dolfinx.fem.Constant`, so that another value reuses the compiled form.
 
     Attributes:
         k_3d: Conductivity of the tissue: a scalar, or a symmetric positive definite 3 x 3 tensor

@@ -36,7 +36,7 @@ class Grid:
             dof_values: Shape (..., num_dofs).
 
         Returns:
-            Shape (..., *self.shape).
+            Shape `(..., *self.shape)`.
         """
         values = np.empty_like(dof_values)
         values[..., self.node_of_dof] = dof_values
@@ -46,7 +46,7 @@ class Grid:
         """Reorder a grid array into dof values, the inverse of `to_grid`.
 
         Args:
-            grid_values: Shape (..., *self.shape).
+            grid_values: Shape `(..., *self.shape)`.
 
         Returns:
             Shape (..., num_dofs).

@@ -19,10 +19,11 @@ from dolfinx.plot import vtk_mesh
 from numpy.typing import NDArray
 
 from mixeddim.atomic import replacing
+from mixeddim.grid import Grid
 from mixeddim.meshes import Network, StructuredBox
 from mixeddim.solvers import Solution
 
-__all__ = ["OutputFiles", "network_dataset", "tissue_dataset", "write_outputs"]
+__all__ = ["OutputFiles", "grid_dataset", "network_dataset", "tissue_dataset", "write_outputs"]
 
 
 def tissue_dataset(solution: Solution) -> pv.ImageData | pv.UnstructuredGrid:
@@ -37,14 +38,23 @@ def tissue_dataset(solution: Solution) -> pv.ImageData | pv.UnstructuredGrid:
     """
     tissue, V = solution.system.tissue, solution.u_3d.function_space
     if isinstance(tissue, StructuredBox):
-        grid = tissue.grid(V)
-        image = pv.ImageData(dimensions=grid.shape, spacing=grid.cell_size, origin=grid.lower)
-        values = grid.to_grid(solution.u_3d.x.array)
-        image.point_data["u_3d"] = values.ravel(order="F")  # x runs fastest in VTK
-        return image
+        return grid_dataset(tissue.grid(V), "u_3d", solution.u_3d.x.array)
     mesh = pv.UnstructuredGrid(*vtk_mesh(V))
     mesh.point_data["u_3d"] = solution.u_3d.x.array
     return mesh
+
+
+def grid_dataset(grid: Grid, name: str, field: NDArray[np.float64]) -> pv.ImageData:
+    """Return a structured box with a field as point data.
+
+    Args:
+        grid: Its nodes, such as `box.grid(box.P1)`.
+        name: Name of the field.
+        field: In the order of the dofs, shape (num_dofs,).
+    """
+    image = pv.ImageData(dimensions=grid.shape, spacing=grid.cell_size, origin=grid.lower)
+    image.point_data[name] = grid.to_grid(field).ravel(order="F")  # x runs fastest in VTK
+    return image
 
 
 def network_dataset(source: Solution | Network) -> pv.PolyData:

@@ -369,7 +369,7 @@ def test_the_network_sees_and_ties_neighbours_alone(scale):
     assert is_changed[0]
     assert not is_changed[3:].any()
     inside = dense_stencils(before[0].numpy())
-    wanted = StencilMatrix.of(before).to_scipy().toarray()
+    wanted = StencilMatrix(before).to_scipy().toarray()
     np.testing.assert_array_equal(inside, wanted)
     np.testing.assert_array_equal(inside, inside.T)
 

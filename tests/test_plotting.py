@@ -12,7 +12,7 @@ import pyvista as pv
 from matplotlib.colors import to_rgb
 
 import mixeddim as md
-from mixeddim import plotting
+from mixeddim.plotting import colours, window
 
 SEGMENT = 0.2
 
@@ -144,10 +144,10 @@ def test_any_tetrahedral_mesh_is_drawn(fork, tmp_path):
 
 
 def test_tissue_colours_are_equal_steps_of_cielab():
-    colours = _cielab(plotting.TISSUE_COLOURS(np.linspace(0.0, 1.0, 16)))
-    steps = np.linalg.norm(np.diff(colours, axis=0), axis=1)
+    shades = _cielab(colours.TISSUE_COLOURS(np.linspace(0.0, 1.0, 16)))
+    steps = np.linalg.norm(np.diff(shades, axis=0), axis=1)
     np.testing.assert_allclose(steps, steps.mean(), rtol=0.1)
-    assert np.all(np.diff(colours[:, 0]) < 0), "darker and darker"
+    assert np.all(np.diff(shades[:, 0]) < 0), "darker and darker"
 
 
 def _cielab(colours):
@@ -179,9 +179,21 @@ def _cielab(colours):
     ],
 )
 def test_labels_of_a_colour_bar_differ_and_are_short(low, high, labels):
-    values = np.array([low, high])
-    ticks = np.linspace(*plotting._colour_range(values), plotting.LABELS_PER_BAR)
-    assert [(plotting._number_format(values) % tick).strip() for tick in ticks] == labels
+    scale = colours.colour_scale("u", np.array([low, high]), "plasma")
+    assert scale.labels == labels
+
+
+def test_constant_field_has_one_label_and_no_contours():
+    scale = colours.colour_scale("u", np.full(5, 2.0), "plasma")
+    assert scale.levels == ()
+    assert scale.bar(0.1)["n_labels"] == 1
+
+
+def test_contours_lie_on_quantiles_or_where_these_coincide_on_parts_of_the_range():
+    spread = colours.colour_scale("u", np.linspace(2.0, 3.0, 101), "plasma")
+    assert spread.levels == pytest.approx((2.5, 2.8, 2.95))
+    peak = np.append(np.linspace(0.0, 1e-9, 1000), 4.0)
+    assert colours.colour_scale("u", peak, "plasma").levels == pytest.approx((1.0, 2.0, 3.0))
 
 
 # --- Files and errors -------------------------------------------------------------------------
@@ -204,7 +216,7 @@ def test_interrupted_picture_keeps_the_earlier_one(fork, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["picture.pdf", "picture", "picture.vtu"])
 def test_unknown_format_is_refused(fork, name, tmp_path):
-    with pytest.raises(ValueError, match=rf"{re.escape(name)}'; wanted .* \.png, .* returns the"):
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}'; wanted .* \.png, .* returns its"):
         md.plot_network(_network(fork), tmp_path / name)
 
 
@@ -219,14 +231,14 @@ def no_display(monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     for variable in ("DISPLAY", "WAYLAND_DISPLAY", "VTK_DEFAULT_OPENGL_WINDOW"):
         monkeypatch.delenv(variable, raising=False)
-    plotting._use_offscreen_driver.cache_clear()
+    window._use_offscreen_driver.cache_clear()
     yield
-    plotting._use_offscreen_driver.cache_clear()
+    window._use_offscreen_driver.cache_clear()
 
 
 @pytest.mark.usefixtures("no_display")
 def test_crash_of_the_driver_is_reported_with_the_remedy(fork, monkeypatch):
-    monkeypatch.setattr(plotting, "_TRIAL", "import os; os.abort()")
+    monkeypatch.setattr(window, "_TRIAL", "import os; os.abort()")
     with pytest.raises(RuntimeError, match=r"status -6 .* `apt install libegl1 libgl1-mesa-dri`"):
         md.plot_network(_network(fork))
 
@@ -234,15 +246,15 @@ def test_crash_of_the_driver_is_reported_with_the_remedy(fork, monkeypatch):
 @pytest.mark.usefixtures("no_display")
 def test_driver_is_tried_once(fork, monkeypatch):
     md.plot_network(_network(fork)).close()
-    monkeypatch.setattr(plotting, "_TRIAL", "raise SystemExit(1)")
+    monkeypatch.setattr(window, "_TRIAL", "raise SystemExit(1)")
     md.plot_network(_network(fork)).close()
 
 
 @pytest.mark.usefixtures("no_display")
 def test_other_window_of_VTK_is_left_to_the_user(monkeypatch):
     monkeypatch.setenv("VTK_DEFAULT_OPENGL_WINDOW", "vtkOSOpenGLRenderWindow")
-    monkeypatch.setattr(plotting, "_TRIAL", "raise SystemExit(1)")
-    plotting._use_offscreen_driver()
+    monkeypatch.setattr(window, "_TRIAL", "raise SystemExit(1)")
+    window._use_offscreen_driver()
 
 
 def test_training_may_follow_a_picture_in_one_process(tmp_path):

@@ -20,11 +20,16 @@ from learning.results import EpochResult, Evaluation, Measurement, SineProfile
 __all__ = [
     "DPI",
     "LABELS",
+    "STYLE",
     "beyond_window",
     "convergence",
     "epoch_curves",
+    "iteration_bins",
     "iteration_histograms",
+    "label_counts",
+    "legend_above",
     "loss_curves",
+    "new_figure",
     "residuals_and_sines",
     "spread",
 ]
@@ -77,9 +82,9 @@ STYLE: Final[dict[Any, Any]] = {
 def iteration_histograms(evaluation: Evaluation) -> Figure:
     """Draw how often each number of iterations occurs; a row for each family."""
     families = evaluation.measurements
-    figure, rows = _figure(len(families), 1, height=1.35 * len(families) + 0.5, sharex=True)
+    figure, rows = new_figure(len(families), 1, height=1.35 * len(families) + 0.5, sharex=True)
     counts = np.concatenate([m.iterations for ms in families.values() for m in ms.values()])
-    edges = _bins(int(counts.min()), int(counts.max()))
+    edges = iteration_bins(int(counts.min()), int(counts.max()))
     for axes, (family, measurements) in zip(rows, families.items(), strict=True):
         for name, measurement in measurements.items():
             if name in ("jacobi", "multigrid") and "none" in measurements:
@@ -106,10 +111,7 @@ def iteration_histograms(evaluation: Evaluation) -> Figure:
     low, high = min([edges[0], *marks]) / 1.3, max([edges[-1], *marks]) * 1.3
     rows[-1].set_xlim(low, high)
     rows[-1].set_xlabel(f"{label}   (▼ mean in the paper)" if marks else label)
-    ticks = [t for d in (1, 10, 100, 1000) for t in (d, 2 * d, 5 * d)]
-    rows[-1].set_xticks([t for t in ticks if low <= t <= high])
-    rows[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    rows[-1].xaxis.set_minor_formatter(NullFormatter())
+    label_counts(rows[-1])
     return figure
 
 
@@ -117,7 +119,7 @@ def iteration_histograms(evaluation: Evaluation) -> Figure:
 def convergence(evaluation: Evaluation) -> Figure:
     """Draw the mean residual against the iteration, to the tolerance; a panel for each family."""
     families = evaluation.measurements
-    figure, panels = _figure(1, len(families), height=2.6, sharey=True)
+    figure, panels = new_figure(1, len(families), height=2.6, sharey=True)
     for axes, (family, measurements) in zip(panels, families.items(), strict=True):
         for name, measurement in measurements.items():
             residuals = 10**measurement.mean_log10_residuals
@@ -131,7 +133,7 @@ def convergence(evaluation: Evaluation) -> Figure:
         axes.set_xlim(0, last)
     panels[0].set_ylabel("mean residual |rₖ| / |r₀|")
     panels[0].set_ylim(evaluation.rtol / 10, 2)
-    _legend_above(figure, panels[0])
+    legend_above(figure, panels[0])
     return figure
 
 
@@ -145,7 +147,7 @@ def loss_curves(
         histories: Stage, "static" or "dynamic" -> column of history.csv -> values.
         losses: Stage -> name of the loss it minimises.
     """
-    figure, panels = _figure(1, len(histories), height=2.6)
+    figure, panels = new_figure(1, len(histories), height=2.6)
     for axes, (stage, history) in zip(panels, histories.items(), strict=True):
         loss = losses[stage]
         for kind, colour in (("training", "#56B4E9"), ("validation", "#D55E00")):
@@ -160,7 +162,7 @@ def loss_curves(
         if axes.dataLim.ymin >= 0:
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _legend_above(figure, max(panels, key=lambda axes: len(axes.lines)))
+    legend_above(figure, max(panels, key=lambda axes: len(axes.lines)))
     return figure
 
 
@@ -168,7 +170,7 @@ def loss_curves(
 def residuals_and_sines(profiles: Mapping[str, SineProfile]) -> Figure:
     """Draw mean residuals and sines over the window, with their exponential and linear fits."""
     window = next(iter(profiles.values())).window
-    figure, (left, right) = _figure(1, 2, height=3.0)
+    figure, (left, right) = new_figure(1, 2, height=3.0)
     steps = np.arange(window + 1)
     for name, profile in profiles.items():
         line = _line(name, profiles) | {"ls": "", "marker": "o", "ms": 4}
@@ -186,7 +188,7 @@ def residuals_and_sines(profiles: Mapping[str, SineProfile]) -> Figure:
     for axes in (left, right):
         axes.set_xlabel("iteration k")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _legend_above(figure, left)
+    legend_above(figure, left)
     return figure
 
 
@@ -198,7 +200,7 @@ def beyond_window(profiles: Mapping[str, SineProfile], window: int) -> Figure:
         profiles: Name of the preconditioner -> its sines.
         window: Krylov steps m of the dynamic stage.
     """
-    figure, (axes,) = _figure(1, 1, height=3.0)
+    figure, (axes,) = new_figure(1, 1, height=3.0)
     for name, profile in profiles.items():
         line = _line(name, profiles)
         known = np.isfinite(profile.mean_sines)
@@ -212,14 +214,14 @@ def beyond_window(profiles: Mapping[str, SineProfile], window: int) -> Figure:
     last = max(profile.steps[-1] for profile in profiles.values())
     axes.set(xlim=(1, last), ylim=(0, 1.02), xlabel="iteration k", ylabel="sine sₖ")
     axes.set_xticks([1, *range(5, last + 1, 5)])
-    _legend_above(figure, axes)
+    legend_above(figure, axes)
     return figure
 
 
 @mpl.rc_context(STYLE)
 def epoch_curves(epochs: Sequence[EpochResult]) -> Figure:
     """Draw sines and residuals with their fits by epoch, and the iterations to the tolerance."""
-    figure, (left, middle, right) = _figure(1, 3, height=2.9)
+    figure, (left, middle, right) = new_figure(1, 3, height=2.9)
     scale = Normalize(epochs[0].epoch, max(epochs[-1].epoch, epochs[0].epoch + 1))
     for result in spread(epochs, 8):
         profile, colour = result.profile, EPOCH_COLOURS(scale(result.epoch))
@@ -266,17 +268,28 @@ def spread(epochs: Sequence[EpochResult], most: int) -> list[EpochResult]:
 # --- What they share --------------------------------------------------------------------------
 
 
-def _figure(
+def new_figure(
     rows: int, columns: int, height: float, *, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
+    """Return a figure as wide as a page and its axes, row by row; height in inches."""
     figure = Figure(figsize=(WIDTH, height))
     grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, list(grid.ravel())
 
 
-def _legend_above(figure: Figure, axes: Axes) -> None:
+def label_counts(axes: Axes) -> None:
+    """Label a logarithmic axis of counts by 1, 2, 5, 10 and so on, within its limits."""
+    low, high = axes.get_xlim()
+    ticks = [t for d in (1, 10, 100, 1000) for t in (d, 2 * d, 5 * d)]
+    axes.set_xticks([t for t in ticks if low <= t <= high])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """Draw the legend of some axes above all of the figure, five in a row."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), 5))
 
 
 def _line(name: str, among: Mapping[str, Measurement | SineProfile]) -> dict[str, Any]:
@@ -307,7 +320,7 @@ def _tolerance(rtol: float) -> str:
     return "10" + f"{exponent:.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _bins(least: int, most: int) -> NDArray[np.float64]:
+def iteration_bins(least: int, most: int) -> NDArray[np.float64]:
     """Return edges between integers, wider as they grow so that bars show on a log axis."""
     edges = [least - 0.5]
     while edges[-1] < most:

@@ -1,12 +1,10 @@
-"""Readers: small files with every trap of the format, and the published networks."""
+"""DGF: small files with every trap of the format, and the published networks."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mixeddim.graphs import (
     edge_lengths,
@@ -17,7 +15,7 @@ from mixeddim.graphs import (
     node_positions,
     validate_graph,
 )
-from mixeddim.network_io import NetworkFileError, read_dgf
+from mixeddim.network_io import NetworkFileError, read_dgf, write_dgf
 
 DATA = Path(os.environ.get("MIXEDDIM_DATA", ""))
 # Mixed case, comments everywhere, a colon after a number, blocks nobody asked for.
@@ -134,6 +132,10 @@ MALFORMED = {
         with_line(17, "1 0 2 0.1"),
         r"line 17: got the edge \(1, 0\) again; wanted it once. Delete the line",
     ),
+    "self-loop": (
+        with_line(17, "2 2 2 0.1"),
+        "line 17: got an edge from the node 2 to itself; wanted two ends. Delete it",
+    ),
     "no number of parameters": (
         with_line(15, "parameters radius"),
         "line 15: got 'parameters radius'; wanted a non-negative integer after 'parameters'",
@@ -177,16 +179,27 @@ def test_a_missing_file_is_explained(tmp_path, name):
         read_dgf(tmp_path / name)
 
 
-@given(st.integers(0, len(FORK)), st.integers(0, 5), st.text("0 1.#%e-\nxDGF", max_size=5))
-@settings(max_examples=200, deadline=None)
-def test_a_damaged_file_is_read_or_refused(tmp_path_factory, start, length, inserted):
-    path = tmp_path_factory.getbasetemp() / "damaged.dgf"
-    path.write_text(FORK[:start] + inserted + FORK[start + length :])
-    try:
-        graph = read_dgf(path, node_parameters={"pressure": 0}, edge_parameters={"radius": 1})
-    except NetworkFileError:
-        return
-    assert np.isfinite(node_positions(graph)).all()
+def test_lengths_are_in_the_unit_asked_for(write):
+    graph = read_dgf(write(FORK), edge_parameters={"radius": 1, "order": 0}, length_unit=1e-3)
+    np.testing.assert_allclose(node_positions(graph)[2], [0, 1e-3, 2e-3])
+    assert graph.edges[0, 1] == {"radius": pytest.approx(2e-4), "order": 1}
+    with pytest.raises(ValueError, match=r"got length_unit=0; wanted a finite positive number"):
+        read_dgf(write(FORK), length_unit=0)
+
+
+def test_an_inlet_is_read_as_a_bool(fork, tmp_path):
+    path = write_dgf(fork, tmp_path / "fork.dgf", node_parameters=["inlet"])
+    graph = read_dgf(path, node_parameters={"inlet": 0}, edge_parameters={"radius": 0})
+    assert [inlet for _, inlet in graph.nodes(data="inlet")] == [True, False, False, False]
+    validate_graph(graph)
+
+
+def test_a_column_of_a_written_file_has_no_gaps(fork, tmp_path):
+    graph = fork.copy()
+    graph.nodes[2]["pressure"] = 3.0
+    with pytest.raises(ValueError, match="got no number 'pressure' on the node 0; wanted one on"):
+        write_dgf(graph, tmp_path / "gap.dgf")
+    assert not any(tmp_path.iterdir())
 
 
 # --- Published networks -----------------------------------------------------------------------

@@ -1,0 +1,99 @@
+"""From values to colours: colour maps, their ranges, and the labels of colour bars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from numpy.typing import NDArray
+
+__all__ = [
+    "FONT_SIZE",
+    "LABELS_PER_BAR",
+    "NETWORK_COLOURS",
+    "SPREAD_COLOURS",
+    "TISSUE_COLOURS",
+    "ColourScale",
+    "colour_scale",
+]
+
+FONT_SIZE: Final = 42  # 8 pt where the picture is as wide as an A4 page
+LABELS_PER_BAR: Final = 4
+NETWORK_COLOURS: Final = "plasma"
+# White to blue in equal steps of CIELAB: light, so that the vessels stand out against it.
+TISSUE_COLOURS: Final = LinearSegmentedColormap.from_list(
+    "tissue",
+    ["#f3f7fa", "#cfe3ef", "#accde4", "#8ab7d8", "#69a0cb", "#4a88ba", "#2c6ea6", "#12558d"],
+)
+SPREAD_COLOURS: Final = "Oranges"
+CONTOUR_QUANTILES: Final = (0.5, 0.8, 0.95)
+CONTOUR_PARTS: Final = (0.25, 0.5, 0.75)  # of the range, where the quantiles nearly coincide
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """How the values of a field become colours, in one picture or in several that share it.
+
+    Attributes:
+        title: Title of the colour bar.
+        colours: The colour map.
+        limits: Values at both ends of it.
+        levels: Values on which contours lie; none where the field is constant up to rounding,
+            since they would be those of rounding errors.
+    """
+
+    title: str
+    colours: str | Colormap
+    limits: tuple[float, float]
+    levels: tuple[float, ...]
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """How PyVista is to colour a mesh."""
+        return {"cmap": self.colours, "clim": self.limits}
+
+    @property
+    def number_format(self) -> str:
+        """The printf format that tells the labels of the colour bar apart."""
+        low, high = self.limits
+        if not 1e-3 <= max(abs(low), abs(high)) < 1e6:
+            return "%.2e"
+        step = (high - low) / (LABELS_PER_BAR - 1)
+        return f"%.{max(0, 1 - int(np.floor(np.log10(step))))}f"
+
+    @property
+    def labels(self) -> list[str]:
+        """What is written beside the colour bar, upwards."""
+        values = np.linspace(*self.limits, LABELS_PER_BAR)
+        return [self.number_format % value for value in values]
+
+    def bar(self, bottom: float, left: float = 0.84, width: float = 0.03) -> dict[str, Any]:
+        """Return how PyVista is to draw the colour bar, upwards from a height in [0, 1]."""
+        return {
+            "title": self.title,
+            "vertical": True,
+            "position_x": left,
+            "position_y": bottom,
+            "width": width,
+            "height": 0.36,
+            "n_labels": LABELS_PER_BAR if self.levels else 1,
+            "fmt": f" {self.number_format}",
+            "color": "black",
+            "title_font_size": FONT_SIZE,
+            "label_font_size": FONT_SIZE,
+            "unconstrained_font_size": True,
+        }
+
+
+def colour_scale(title: str, values: NDArray[np.float64], colours: str | Colormap) -> ColourScale:
+    """Return the scale from the least value to the largest, set apart where they are the same."""
+    low, high = float(values.min()), float(values.max())
+    if high - low > 1e-9 * max(abs(low), abs(high)):
+        levels = np.quantile(values, CONTOUR_QUANTILES)
+        if levels[-1] - levels[0] < 0.05 * (high - low):  # as of a tracer that has just come in
+            levels = low + (high - low) * np.array(CONTOUR_PARTS)
+        return ColourScale(title, colours, (low, high), tuple(levels.tolist()))
+    margin = 0.01 * max(abs(low), abs(high)) or 1.0
+    return ColourScale(title, colours, (low - margin, high + margin), ())
