@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 python := .venv/bin/python
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo docs test lint format clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -16,6 +16,10 @@ help:  ## list the targets
 demo:  ## a random vascular network, from graph to solution; pictures in output/
 	@bash .ci/environment demo
 	$(python) demos/03_random_vascular_network.py $(ARGS)
+
+docs:  ## the site, with every demo run: docs/_build/html/index.html
+	@bash .ci/environment docs
+	$(python) -m sphinx -c docs -W --keep-going -n . docs/_build/html $(ARGS)
 
 test:  ## run the tests
 	@bash .ci/environment test
@@ -33,5 +37,5 @@ format:  ## mend the style where a tool can
 	$(python) -m ruff format .
 
 clean:  ## remove pictures, caches and build products; .venv stays
-	rm -rf output build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf output build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +

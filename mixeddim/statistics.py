@@ -23,7 +23,7 @@ class TissueStatistics:
 
     Attributes:
         volume: Volume of the tissue.
-        mean: Integral of u_3d over the volume.
+        mean: Integral of u_3d, divided by the volume.
         minimum: Least value.
         maximum: Largest value.
         quantiles: Part of the volume -> the value that u_3d is below in that part.
@@ -36,6 +36,15 @@ class TissueStatistics:
     maximum: float
     quantiles: dict[float, float]
     hypoxic_fraction: float | None
+
+    def __str__(self) -> str:
+        """Return a table, one quantity a line."""
+        rows = {"volume": self.volume, "mean": self.mean, "minimum": self.minimum}
+        rows |= {f"{part:.4g} quantile": value for part, value in self.quantiles.items()}
+        rows["maximum"] = self.maximum
+        if self.hypoxic_fraction is not None:
+            rows["hypoxic part"] = self.hypoxic_fraction
+        return "\n".join(f"{name:<14}{value:.4g}" for name, value in rows.items())
 
 
 def tissue_statistics(

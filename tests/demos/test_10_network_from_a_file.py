@@ -90,6 +90,15 @@ def test_mouse_cortex(demo, tmp_path):
     assert md.network_statistics(merged.graph).num_components == 24
     assert connected.length_after > 0.85 * connected.length_before
 
+    # Nearly all blood leaves through the ends, with the flow of tight vessels.
+    graph = connected.graph
+    ends = {n: graph.nodes[n]["pressure"] for n, degree in graph.degree if degree == 1}
+    u_1d = result.solution.u_1d.x.array
+    assert (u_1d.min(), u_1d.max()) == pytest.approx((min(ends.values()), max(ends.values())))
+    tight = md.solve_flow(graph, demo.BLOOD_VISCOSITY, ends)
+    assert result.inflow == pytest.approx(tight.inflow, rel=0.01)
+    assert 1e-3 < result.exchange / result.inflow < 5e-3
+
 
 def test_help_names_every_option(demo, capsys):
     with pytest.raises(SystemExit, match="0"):

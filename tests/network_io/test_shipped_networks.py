@@ -94,3 +94,14 @@ def test_radii_of_the_bifurcation_follow_murray():
     graph = md.read_network(MESHES / "y_nodes.csv")
     parent, *daughters = (radius for *_, radius in graph.edges(data="radius"))
     assert parent**3 == pytest.approx(sum(radius**3 for radius in daughters))
+
+
+def test_capillaries_in_metres_are_those_of_the_generator():
+    graph = md.read_network(MESHES / "capillaries.dgf", **OPTIONS["capillaries.dgf"])
+    made = md.random_vascular_graph(
+        80, 4e-6, seed=3, method="capillary_mesh", upper=(200e-6,) * 3, margin=6e-6
+    )
+    assert {*graph.edges} == {*made.edges}
+    np.testing.assert_allclose(node_positions(graph), node_positions(made), rtol=1e-8)
+    pressures = [pressure for _, pressure in graph.nodes(data="pressure")]
+    np.testing.assert_allclose(pressures, 5000 - 10e6 * node_positions(graph)[:, 0], rtol=1e-8)
