@@ -83,9 +83,9 @@ class CoupledSystem(Blocks):
 
     @cached_property
     def K_1d(self) -> sparse.csr_array:
-        """Stiffness (and Robin) matrix of the network."""
+        """Stiffness (and reaction and Robin) matrix of the network."""
         side = self.side_1d
-        return _eliminate(side.K + side.R, side.is_free, side.dirichlet_diagonal)
+        return _eliminate(side.K + side.M + side.R, side.is_free, side.dirichlet_diagonal)
 
     @cached_property
     def Pi(self) -> sparse.csr_array:

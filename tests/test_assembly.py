@@ -1,5 +1,7 @@
 """The block system: its formulas, the elimination, and what holds whatever the problem."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -134,6 +136,25 @@ def test_elimination_keeps_the_free_part_and_fills_the_diagonal(system):
     assert 0 < given.sum() < len(given)
     expected = np.where(np.outer(~given, ~given), A, 0.0) + np.diag(given * diagonal(system))
     np.testing.assert_allclose(block_matrix(system), expected, rtol=0, atol=1e-14 * np.abs(A).max())
+
+
+def test_blocks_follow_sides_that_are_replaced(system):
+    """As time steps and linearisations do, with any matrix of either side."""
+    sides = {}
+    for name in ("side_3d", "side_1d"):
+        side = getattr(system, name)
+        sides[name] = replace(side, M=side.M + 3.0 * side.K, R=side.R + 2.0 * side.K)
+    changed = replace(system, **sides)
+    u_3d, u_1d = (np.arange(len(b)) * 0.1 for b in (system.b_3, system.b_1))
+    u = np.concatenate([u_3d, u_1d])
+    given, values = dirichlet(changed)
+    u[given] = values[given]
+    b = np.concatenate([changed.b_3, changed.b_1])
+    residual = block_matrix(changed) @ u - b
+    split = len(u_3d)
+    wanted = np.concatenate(changed.unconstrained_residual(u[:split], u[split:]))
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(residual[~given], wanted[~given], rtol=0, atol=1e-12 * scale)
 
 
 def test_elimination_lifts_the_given_values(system):
