@@ -89,7 +89,9 @@ def flux_amplitude(solution: md.Solution) -> float:
 # of networks shall not follow it: in the layer of elements that it cuts the slope is wrong by
 # $O(1)$, whatever their size. The layer has a volume of $O(h)$, and the norm is the square root of
 # that: order ½ for the slopes. In other words, $u_{3d}$ has 3/2 derivatives and not two. Duality
-# gives one order more for $u_{3d}$ itself, and twice that of the slopes for what passes the wall:
+# gives twice that order for what passes the wall, and with a given flux one order more for $u_{3d}$
+# itself. In the end the error of the flux, of order 1, would show in $u_{3d}$ too; on these meshes
+# it is far too small.
 #
 # | field | norm | smooth | kink at the wall |
 # | :-- | :-- | --: | --: |

@@ -60,7 +60,7 @@ MESHES = Path(__file__).resolve().parents[1] / "meshes"
 
 def read(file: Path, length_unit: float | None, radii: Path | None) -> nx.Graph:
     options: dict[str, Any] = {} if length_unit is None else {"length_unit": length_unit}
-    if file.suffix == ".dgf":
+    if file.suffix.lower() == ".dgf":
         options |= {"node_parameters": {"pressure": 0}, "edge_parameters": {"radius": 0}}
     if radii is not None:
         options["radii"] = radii
@@ -74,7 +74,7 @@ def with_end_data(graph: nx.Graph) -> nx.Graph:
     given = {node for node in ends if "pressure" in graph.nodes[node]}
     if not given:
         x = {node: pos[0] for node, pos in graph.nodes(data="pos")}
-        low, extent = min(x.values()), max(x.values()) - min(x.values())
+        low, extent = min(x.values()), max(x.values()) - min(x.values()) or 1.0
         given = ends
         for node in ends:
             copy.nodes[node]["pressure"] = 4000.0 - 2000.0 * (x[node] - low) / extent

@@ -213,7 +213,7 @@ def _features(
 def _largest_eigenvalues(
     smooth: LinearMap, apply: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor
 ) -> torch.Tensor:
-    """Estimate the largest eigenvalues of X S by Lanczos steps, (batch,).
+    """Estimate the largest eigenvalues of X S by Lanczos steps, (batch,); NaN where X S is.
 
     The steps are those of conjugate gradients, preconditioned by X, whose coefficients make
     Lanczos's matrix (Golub & Van Loan 2013, Matrix Computations, section 11.3). They start from S
@@ -238,4 +238,6 @@ def _largest_eigenvalues(
             T[:, i, i + 1] = T[:, i + 1, i] = after.sqrt() * inverse
         before = after * inverse
         p, rz = z + ratio[:, None] * p, rz_next
-    return torch.linalg.eigvalsh(T)[:, -1].to(like)
+    is_finite = T.isfinite().all(dim=(1, 2))
+    largest = torch.linalg.eigvalsh(torch.where(is_finite[:, None, None], T, 0.0))[:, -1]
+    return torch.where(is_finite, largest, torch.nan).to(like)

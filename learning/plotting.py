@@ -73,7 +73,8 @@ def plot_convergence(
         The path of the picture, or without `filename` the figure.
 
     Raises:
-        ValueError: If there is no result, or the names of the times are others.
+        ValueError: If there is no result, the names of the times are others, or the format of
+            the picture is unknown, as for all pictures here.
     """
     _check(results)
     if seconds is not None and set(seconds) != set(results):
@@ -207,6 +208,12 @@ def _styles(count: int) -> list[dict[str, Any]]:
 def _finish(figure: Figure, filename: Picture | None) -> Figure | Path:
     if filename is None:
         return figure
+    formats = figure.canvas.get_supported_filetypes()
+    if Path(filename).suffix[1:].lower() not in formats:
+        raise ValueError(
+            f"got the file {os.fspath(filename)!r}; wanted one that ends in .{', .'.join(formats)}."
+            " Without a filename a picture returns its figure."
+        )
     with replacing(Path(filename)) as part:
         figure.savefig(part, dpi=DPI)
     return Path(filename)

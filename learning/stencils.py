@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -161,10 +162,12 @@ class StencilMatrix:
         return sparse.dia_array((diagonals.numpy(), -steps), shape=2 * diagonals.shape[1:])
 
     def _multiply(self, v: torch.Tensor) -> torch.Tensor:
-        if v.is_cuda:
-            return (self._csr @ v.reshape(-1)).reshape(v.shape)
-        product_ = self._diagonal_form @ v.detach().reshape(-1).numpy()
-        return torch.from_numpy(product_).reshape(v.shape)
+        if not v.is_cuda:
+            product_ = torch.from_numpy(self._diagonal_form @ v.detach().reshape(-1).numpy())
+            if len(v) == 1 or isfinite(product_.sum().item()):
+                return product_.reshape(v.shape)
+            # Diagonals lead from system to system, with zeros, and 0 * NaN is NaN; CSR does not.
+        return (self._csr @ v.detach().reshape(-1)).reshape(v.shape)
 
     @cached_property
     def _diagonal_form(self) -> sparse.dia_array:
@@ -174,7 +177,7 @@ class StencilMatrix:
     def _csr(self) -> torch.Tensor:
         batch, _, *shape = self.stencils.shape
         stencils = self.stencils.detach()
-        occurs = stencils.abs().amax(dim=(0, 2, 3, 4)) > 0
+        occurs = (stencils != 0).any(dim=(0, 2, 3, 4))  # NaN does
         source, starts, columns = _pattern((*shape,), (*occurs.tolist(),), batch, stencils.device)
         n = len(starts) - 1
         return torch.sparse_csr_tensor(

@@ -86,11 +86,16 @@ def discretise_advection(network: Network, flow: ArrayLike) -> Advection:
 
 def _check_flow(network: Network, flow: ArrayLike) -> NDArray[np.float64]:
     graph = network.graph
-    Q, num_edges = np.asarray(flow, dtype=float), graph.number_of_edges()
+    num_edges = graph.number_of_edges()
+    try:
+        Q = np.asarray(flow, dtype=float)
+    except (TypeError, ValueError):
+        Q = np.full((), np.nan)
     if Q.shape not in ((), (num_edges,)) or not np.all(np.isfinite(Q)):
         raise ValueError(
-            f"got flows of shape {Q.shape}; wanted a finite number for each of the {num_edges} "
-            "edges, in the order of network.graph.edges, such as solve_flow(...).flow."
+            f"got a {type(flow).__name__} of shape {np.shape(flow)}; wanted a finite number for "
+            f"each of the {num_edges} edges, in the order of network.graph.edges, such as "
+            "solve_flow(...).flow."
         )
     Q = np.broadcast_to(Q, num_edges)
     first, second = edge_indices(graph).T

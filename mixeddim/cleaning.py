@@ -18,7 +18,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-from mixeddim.graphs import edge_indices, edge_lengths, edge_radii, inlet_mask, node_positions
+from mixeddim.graphs import (
+    NetworkError,
+    edge_indices,
+    edge_lengths,
+    edge_radii,
+    inlet_mask,
+    node_positions,
+)
 
 __all__ = ["Cleaning", "largest_component", "merge_close_nodes", "resolve_chains"]
 
@@ -69,6 +76,11 @@ def _report(step: str, before: nx.Graph, after: nx.Graph) -> Cleaning:
 
 def _check(graph: nx.Graph, tolerance: float) -> None:
     """Check what every step is given."""
+    if graph.is_directed() or graph.is_multigraph():
+        raise ValueError(
+            f"got a {type(graph).__name__}; wanted an undirected networkx.Graph without parallel "
+            "edges. Convert it with networkx.Graph(graph)."
+        )
     if graph.number_of_edges() == 0:
         raise ValueError("got a graph without an edge; wanted a network. Add edges.")
     if not tolerance >= 0.0:
@@ -85,7 +97,7 @@ def largest_component(graph: nx.Graph) -> Cleaning:
 
     Raises:
         NetworkError: if a node has no valid `pos`.
-        ValueError: if the graph has no edge.
+        ValueError: if the graph has no edge, or is directed or a multigraph.
     """
     _check(graph, tolerance=0.0)
     start, end = edge_indices(graph).T
@@ -111,7 +123,8 @@ def merge_close_nodes(graph: nx.Graph, tolerance: float = 0.0) -> Cleaning:
 
     Raises:
         NetworkError: if a node has no valid `pos`, or an edge no valid `radius`.
-        ValueError: if the graph has no edge left, or the tolerance is negative.
+        ValueError: if the graph has no edge left, is directed or a multigraph, or the tolerance
+            is negative.
     """
     _check(graph, tolerance)
     nodes, inlets = list(graph), inlet_mask(graph)
@@ -180,8 +193,10 @@ def resolve_chains(graph: nx.Graph, tolerance: float = math.inf) -> Cleaning:
             junctions, ends and inlets, 0 removes nodes on straight lines only.
 
     Raises:
-        NetworkError: if a node has no valid `pos`, or an edge no valid `radius`.
-        ValueError: if the graph has no edge, or the tolerance is negative.
+        NetworkError: if a node has no valid `pos`, an edge no valid `radius`, or the ends of what
+            should become one edge lie at the same point.
+        ValueError: if the graph has no edge, is directed or a multigraph, or the tolerance is
+            negative.
 
     Source:
         D. H. Douglas, T. K. Peucker, Cartographica 10 (1973) 112.
@@ -250,13 +265,18 @@ def _joined(
     ]
     if len(edges) == 1:
         return edges[0]
+    length = float(np.linalg.norm(points[-1] - points[0]))
+    if length == 0.0:
+        raise NetworkError(
+            f"got a chain of {len(edges)} edges from node {chain[0]!r} to node {chain[-1]!r}, "
+            "which are at the same point; wanted one node there. Call merge_close_nodes first."
+        )
     lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
     resistance = math.fsum(
         length / edge["radius"] ** 4 for length, edge in zip(lengths, edges, strict=True)
     )
-    length = float(np.linalg.norm(points[-1] - points[0]))
     return {
         name: value
         for name, value in edges[0].items()
-        if all(name in edge and edge[name] == value for edge in edges)
+        if all(name in edge and np.array_equal(edge[name], value) for edge in edges)
     } | {"radius": (length / resistance) ** 0.25}

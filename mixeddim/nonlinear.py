@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mixeddim.assembly import CoupledSystem
-from mixeddim.forms import check_number, reaction, source
+from mixeddim.forms import as_ufl, check_number, reaction, source
 from mixeddim.mass_balance import MassBalance, balance_mass
 from mixeddim.solvers import Method, Solution, SolverError, solve
 
@@ -44,6 +44,9 @@ type Uptake = Callable[[ufl.core.expr.Expr], ufl.core.expr.Expr]
 @dataclass(frozen=True)
 class MichaelisMenten:
     """The uptake maximum u / (half + u), of enzymes or carriers that saturate.
+
+    For concentrations, which are not negative: at u = -half it has a pole, and beyond it solutions
+    that mean nothing.
 
     Attributes:
         maximum: What it tends to where there is plenty, per volume and time. Not negative.
@@ -121,7 +124,8 @@ def solve_nonlinear(
             `MichaelisMenten(maximum, half)` or `lambda u: 3 * u**2`. No uptake of nothing:
             r(0) = 0.
         linearisation: "newton", which converges quadratically, or "picard", which takes r(u) / u
-            from the last iterate and converges linearly, but with fewer demands on r.
+            from the last iterate and converges linearly; where r grows as u^2 or faster, it may go
+            in circles.
         method: How each linear problem is solved (see `solve`).
         rtol: Reduction at which to stop of the residual of the whole system, whose first norm
             given values in the network can make far larger than what the tissue takes up.
@@ -129,7 +133,8 @@ def solve_nonlinear(
 
     Raises:
         SolverError: If the iteration does not converge, or a linear problem cannot be solved.
-        ValueError: If the linearisation is unknown, or uptake returns no scalar UFL expression.
+        ValueError: If the linearisation is unknown, or uptake returns no scalar UFL expression on
+            the tissue.
     """
     if linearisation not in get_args(Linearisation):
         raise ValueError(
@@ -148,7 +153,7 @@ def solve_nonlinear(
         )
         free = residual_3d[side_3d.is_free], residual_1d[side_1d.is_free]
         norms.append(float(np.linalg.norm(np.concatenate(free))))
-        if norms[-1] <= rtol * norms[0]:
+        if norms[-1] <= rtol * norms[0] < np.inf:
             break
         if len(norms) > max_iterations or not np.isfinite(norms[-1]):
             raise _not_converged(linearisation, norms, rtol)
@@ -180,7 +185,7 @@ def _compile(
         raise ValueError(
             f"got uptake(u) = {r!r}; wanted a scalar UFL expression of u, such as u / (1 + u)."
         )
-    tangent = ufl.diff(r, u)
+    r, tangent = (as_ufl(e, V.mesh, "uptake(u)") for e in (r, ufl.diff(r, u)))
     # Where nothing is left, the tangent is the limit of the secant r(u) / u.
     secant = ufl.conditional(ufl.eq(u, 0), tangent, r / u)
     # The same points for both, so that the slope is the derivative of the discrete rate.

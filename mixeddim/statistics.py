@@ -44,7 +44,8 @@ class TissueStatistics:
         rows["maximum"] = self.maximum
         if self.hypoxic_fraction is not None:
             rows["hypoxic part"] = self.hypoxic_fraction
-        return "\n".join(f"{name:<14}{value:.4g}" for name, value in rows.items())
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {value:.4g}" for name, value in rows.items())
 
 
 def tissue_statistics(

@@ -129,7 +129,7 @@ def simulate_transport(
         return advection.inflow * _at_dofs(concentration, system.side_1d.V)
 
     entering(time_step)  # what cannot be used is better refused now
-    euler = _ImplicitEuler(system, advection, time_step)
+    euler = _ImplicitEuler(system, advection, float(time_step))
     return _march(euler, start_3d, start_1d, entering, num_steps)
 
 

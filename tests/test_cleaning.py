@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mixeddim.cleaning import largest_component, merge_close_nodes, resolve_chains
 from mixeddim.generators import random_vascular_graph
 from mixeddim.graphs import (
+    NetworkError,
     edge_lengths,
     mark_ends_as_inlets,
     network_statistics,
@@ -171,6 +172,23 @@ def test_attributes_that_a_chain_agrees_on_are_kept():
     assert straight.edges[0, 3] == {"radius": pytest.approx(0.1), "flow": 2.0, "kind": 1}
 
 
+def test_arrays_that_a_chain_agrees_on_are_kept():
+    graph = network([(0, 0, 0), (1, 0, 0), (2, 0, 0)], [(0, 1, 0.1), (1, 2, 0.1)])
+    for number, edge in enumerate(graph.edges):
+        graph.edges[edge].update(profile=np.array([1.0, 2.0]), other=np.array([number, 2.0]))
+    attributes = resolve_chains(graph).graph.edges[0, 2]
+    assert attributes.keys() == {"radius", "profile"}
+    np.testing.assert_array_equal(attributes["profile"], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("end", [(0, 0, 0), (1, 0, 0)])
+def test_a_chain_between_ends_at_one_point_is_explained(end):
+    graph = network([(0, 0, 0), end, (0, 0, 0)], [(0, 1, 0.1), (1, 2, 0.1)])
+    message = r"got a chain of 2 edges from node 0 to node 2, .* Call merge_close_nodes first"
+    with pytest.raises(NetworkError, match=message):
+        resolve_chains(graph)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.integers(0, 2**32),
@@ -211,6 +229,13 @@ def _distance(point, start, end):
 def test_a_graph_without_edges_is_explained(step):
     with pytest.raises(ValueError, match=r"got a graph without an edge; wanted a network"):
         step(network([(0, 0, 0)], []))
+
+
+@pytest.mark.parametrize("step", [largest_component, merge_close_nodes, resolve_chains])
+@pytest.mark.parametrize("kind", [nx.DiGraph, nx.MultiGraph])
+def test_other_kinds_of_graph_are_refused(step, kind, fork):
+    with pytest.raises(ValueError, match=rf"got a {kind.__name__}; wanted an undirected networkx"):
+        step(kind(fork))
 
 
 @pytest.mark.parametrize("step", [merge_close_nodes, resolve_chains])

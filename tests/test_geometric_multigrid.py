@@ -342,6 +342,19 @@ def test_a_batch_equals_its_systems_one_by_one(systems):
         torch.testing.assert_close(correction[0], together[i], rtol=1e-9, atol=1e-12)
 
 
+@SMOOTHERS
+def test_a_residual_that_is_not_finite_spoils_no_other(systems, smoother, degree):
+    batch = batch_systems(systems)
+    precondition = GeometricMultigrid(smoother, degree).setup(systems, batch)
+    residuals = batch.g.clone()
+    wanted = precondition(residuals)
+    residuals[2, 100] = torch.nan
+    found = precondition(residuals)
+    others = [0, 1, 3, 4]
+    assert not found[2].isfinite().all()
+    torch.testing.assert_close(found[others], wanted[others])
+
+
 # --- Errors and devices -----------------------------------------------------------------------
 
 

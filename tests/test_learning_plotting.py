@@ -127,3 +127,10 @@ def test_iterations_that_are_no_counts_are_refused(counts):
     shape = re.escape(str(np.shape(counts)))
     with pytest.raises(ValueError, match=rf"got iterations of 'a' of shape {shape}.* positive"):
         plot_iterations({"a": counts})
+
+
+@pytest.mark.parametrize("name", ["figure", "figure.docx"])
+def test_unknown_format_is_refused(results, name, tmp_path):
+    with pytest.raises(ValueError, match=rf"{name}'; wanted one that ends in .*\.png.* its figure"):
+        plot_sines(results, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

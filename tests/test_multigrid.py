@@ -467,6 +467,13 @@ def test_wild_weights_still_converge(seed):
     assert result.converged
 
 
+def test_a_network_that_returns_nan_says_so():
+    model = network()
+    torch.nn.init.constant_(model.output.bias, torch.nan)
+    result = learning.solve(problem((8, 8, 8)), LearnedMultigrid(model))
+    assert result.status is learning.Status.NOT_FINITE
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_batch_equals_its_systems_one_by_one(dtype):
     systems = [

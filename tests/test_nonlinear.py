@@ -151,6 +151,21 @@ def test_nothing_needs_no_iteration(fork) -> None:
         assert not solution.u_3d.x.array.any()
 
 
+def test_a_rate_whose_slope_is_zero_is_a_source(fed: md.CoupledSystem) -> None:
+    """Zero-order kinetics: the same amount everywhere, as f_3d less would give."""
+    drained = md.assemble(fed.tissue, fed.network, md.Coefficients(f_3d=-0.1))
+    for linearisation in ("newton", "picard"):
+        rate = md.solve_nonlinear(fed, lambda u: 0 * u + 0.1, linearisation)
+        assert distance(rate, md.solve(drained)) < 1e-12
+        assert rate.uptake == pytest.approx(0.1)
+
+
+def test_picard_goes_in_circles_where_uptake_is_steep(fed: md.CoupledSystem) -> None:
+    with pytest.raises(md.SolverError, match="picard stopped after 50 iterations"):
+        md.solve_nonlinear(fed, lambda u: 300 * u**3, "picard")
+    assert md.solve_nonlinear(fed, lambda u: 300 * u**3).iterations < 15
+
+
 def test_gives_up_and_says_what_to_try(fed: md.CoupledSystem) -> None:
     with pytest.raises(md.SolverError, match=r"newton stopped after 1 it.*linearisation='picard'"):
         md.solve_nonlinear(fed, md.MichaelisMenten(10.0, 0.1), max_iterations=1)
@@ -158,6 +173,8 @@ def test_gives_up_and_says_what_to_try(fed: md.CoupledSystem) -> None:
         md.solve_nonlinear(fed, md.MichaelisMenten(10.0, 0.1), "picard", max_iterations=2)
     with pytest.raises(md.SolverError, match=r"to nan; wanted 1e-12.*defined and grows"):
         md.solve_nonlinear(fed, lambda u: ufl.sqrt(u - 10.0))
+    with np.errstate(over="ignore"), pytest.raises(md.SolverError, match="from inf to inf"):
+        md.solve_nonlinear(fed, lambda u: 1e200 * ufl.exp(u))
 
 
 @pytest.mark.parametrize(
@@ -171,6 +188,12 @@ def test_gives_up_and_says_what_to_try(fed: md.CoupledSystem) -> None:
 def test_refuses(fed: md.CoupledSystem, arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         md.solve_nonlinear(fed, *arguments)
+
+
+def test_refuses_a_rate_on_the_network(fed: md.CoupledSystem) -> None:
+    radius = fed.network.radius
+    with pytest.raises(ValueError, match=r"got uptake\(u\) on a mesh of topological dimension 1"):
+        md.solve_nonlinear(fed, lambda u: radius * u)
 
 
 def test_refuses_impossible_kinetics() -> None:

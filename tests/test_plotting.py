@@ -77,6 +77,18 @@ def test_titles_of_the_colour_bars_are_the_callers(solution):
     plotter.close()
 
 
+def test_long_title_is_broken_and_not_cut_off(fork, tmp_path):
+    title = "partial pressure of oxygen in the blood [mmHg]"
+    pixels = _pixels(md.plot_network(_network(fork), tmp_path / "title.png", title=title))
+    assert np.all(pixels[:, [0, -1]] == 255)
+    assert np.any(pixels[:, 1300:] == 0), "the title and the labels"
+
+
+def test_formula_in_a_title_is_not_broken():
+    scale = colours.colour_scale("$p_{1d}, \\; p_{3d}, \\; u$", np.array([0.0, 1.0]), "plasma")
+    assert scale.bar(0.1)["title"] == scale.title
+
+
 @pytest.mark.parametrize("length", [1.0, 200e-6])
 def test_tubes_have_the_radius_of_their_vessel(length):
     graph = nx.Graph([(0, 1, {"radius": 0.1 * length})])
@@ -173,6 +185,7 @@ def _cielab(colours):
         (0.625, 0.716, ["0.625", "0.655", "0.686", "0.716"]),
         (2427.0, 4957.0, ["2427", "3270", "4114", "4957"]),
         (-1.0, 1e7, ["-1.00e+00", "3.33e+06", "6.67e+06", "1.00e+07"]),
+        (1e7, 1e7 + 3, ["1.0000000e+07", "1.0000001e+07", "1.0000002e+07", "1.0000003e+07"]),
         (1e-6, 4e-6, ["1.00e-06", "2.00e-06", "3.00e-06", "4.00e-06"]),
         (2.0, 2.0, ["1.980", "1.993", "2.007", "2.020"]),
         (0.0, 0.0, ["-1.00", "-0.33", "0.33", "1.00"]),
@@ -214,7 +227,7 @@ def test_interrupted_picture_keeps_the_earlier_one(fork, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["picture.pdf", "picture", "picture.vtu"])
+@pytest.mark.parametrize("name", ["picture.pdf", "picture", "picture.vtu", "picture.PNG"])
 def test_unknown_format_is_refused(fork, name, tmp_path):
     with pytest.raises(ValueError, match=rf"{re.escape(name)}'; wanted .* \.png, .* returns its"):
         md.plot_network(_network(fork), tmp_path / name)

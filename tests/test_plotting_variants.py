@@ -134,6 +134,10 @@ def test_network_of_a_solution_is_coloured_by_u_1d(solution):
         ),
         ({"edge_values": [1, 2]}, r"shape \(2,\), 2 of them finite; wanted 3 .* graph.edges"),
         ({"node_values": [1, 2, np.nan, 3]}, r"shape \(4,\), 3 of them finite; wanted 4"),
+        (
+            {"edge_values": ["a", "b", "c"]},
+            r"got numbers of shape \(3,\), 0 of them finite; wanted 3",
+        ),
         ({"node_values": "p"}, r"got 'p' of shape \(4,\), 0 of them finite; .* each node"),
     ],
 )
@@ -211,6 +215,13 @@ def test_fields_of_another_box_are_refused(shape):
     message = rf"got fields of shape {re.escape(str(shape))}; wanted \(num_fields, 8\)"
     with pytest.raises(ValueError, match=message):
         md.plot_ensemble(md.create_box(1), np.zeros(shape))
+
+
+def test_fields_of_failed_solves_are_refused():
+    fields = np.ones((3, 8))
+    fields[1, 4] = np.nan
+    with pytest.raises(ValueError, match=r"got field 1 with values that are not finite; wanted"):
+        md.plot_ensemble(md.create_box(1), fields)
 
 
 # --- Movies -----------------------------------------------------------------------------------

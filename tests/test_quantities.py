@@ -184,6 +184,16 @@ def test_oblique_linear_field_splits_the_cube_as_a_plane_does():
     assert list(found.quantiles) == [0.05, 0.25, 0.5, 0.75, 0.95]
 
 
+def test_printed_table_keeps_names_and_numbers_apart(linear):
+    found = md.tissue_statistics(linear, hypoxic_below=0.27, quantiles=[0.025, 1 / 3, 0.5])
+    rows = dict(row.rsplit(maxsplit=1) for row in str(found).splitlines())
+    assert list(rows) == [
+        "volume", "mean", "minimum", "0.025 quantile", "0.3333 quantile", "0.5 quantile",
+        "maximum", "hypoxic part",
+    ]  # fmt: skip
+    assert float(rows["0.3333 quantile"]) == pytest.approx(0.9, rel=1e-3)
+
+
 def test_constant_field(system):
     found = md.tissue_statistics(_with_field(system, 2.0), hypoxic_below=2.0)
     assert set(found.quantiles.values()) == {2.0}

@@ -169,6 +169,17 @@ def test_products_are_those_of_the_matrix(shape, seed, dtype):
     np.testing.assert_allclose(found.double().numpy(), wanted, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("broken", ["stencils", "v"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_in_its_system(broken, value):
+    stencils, v = torch.tensor(random_stencils((3, 4, 5), [1, 2, 3])[0]), torch.ones(3, 60).double()
+    wanted = StencilMatrix(stencils)(v)
+    (stencils if broken == "stencils" else v)[1] = value
+    found = StencilMatrix(stencils)(v)
+    assert not found[1].isfinite().any()
+    torch.testing.assert_close(found[[0, 2]], wanted[[0, 2]])
+
+
 def symmetric(values, shape):
     """Return the stencils of which half and the diagonal are given, (batch, 14, *shape)."""
     stencils = [None] * 27

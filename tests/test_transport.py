@@ -279,6 +279,20 @@ def test_goes_on_from_a_state(fork: nx.Graph) -> None:
     np.testing.assert_allclose(rest.u_1d.x.array, whole.u_1d.x.array, rtol=1e-12)
 
 
+def test_numbers_of_numpy_serve(fork: nx.Graph) -> None:
+    """Times are in double precision, whatever the step is given in."""
+    system = assemble(fork, 0.1)
+    *_, last = md.simulate_transport(
+        system,
+        np.float32(0.0),
+        time_step=np.float32(0.1),
+        num_steps=np.int64(3),
+        inlet_concentration=lambda t: np.interp(t, [0.0, 1.0], [0.0, 1.0]),
+    )
+    assert isinstance(last.time, float)
+    assert last.time == pytest.approx(0.3)
+
+
 def test_a_state_serves_wherever_a_solution_does(fork: nx.Graph) -> None:
     system = assemble(fork, 0.1, md.Coefficients(), num_cells=4)
     (state,) = md.simulate_transport(system, 0.0, time_step=0.1, num_steps=1, initial_1d=1.0)
@@ -298,6 +312,7 @@ def test_a_state_serves_wherever_a_solution_does(fork: nx.Graph) -> None:
         ({"num_steps": 1.5}, "got num_steps=1.5; wanted a positive integer"),
         ({"flow": [1.0]}, r"shape \(1,\); wanted a finite number for each of the 3 edges"),
         ({"flow": np.nan}, "wanted a finite number for each"),
+        ({"flow": "fast"}, "got a str .*wanted a finite number for each"),
         ({"flow": [1.0, 2.0, 3.0]}, "from outside into node 1, which is neither an end"),
         ({"inlet_concentration": np.inf}, "got the inlet concentration inf; wanted a finite"),
         ({"inlet_concentration": lambda _: "much"}, "got the inlet concentration 'much'"),

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 
-from mixeddim.graphs import node_positions
+from mixeddim.graphs import inlet_mask, node_positions
 
-__all__ = ["Number", "attribute_names", "check_labels", "check_writable", "numbers"]
+__all__ = [
+    "Number",
+    "attribute_names",
+    "check_labels",
+    "check_writable",
+    "has_control_characters",
+    "numbers",
+]
 
 type Number = bool | int | float
 
 
-def check_writable(graph: nx.Graph) -> None:
-    """Check that a graph is one that can be written and read back.
+def check_writable(graph: nx.Graph) -> NDArray[np.float64]:
+    """Check that a graph can be written and read back; return its positions, `(num_nodes, 3)`.
 
     Raises:
-        NetworkError: if a node has no valid `pos`.
+        NetworkError: if a node has no valid `pos`, or an `inlet` that is no bool.
         ValueError: if the graph has no edge, or is directed or a multigraph.
     """
     if graph.is_directed() or graph.is_multigraph() or graph.number_of_edges() == 0:
@@ -28,23 +37,30 @@ def check_writable(graph: nx.Graph) -> None:
             f"got a {type(graph).__name__} of {graph.number_of_edges()} edges; wanted an "
             "undirected simple graph with an edge. Convert it with networkx.Graph(graph)."
         )
-    node_positions(graph)
+    inlet_mask(graph)
+    return node_positions(graph)
 
 
 def check_labels(graph: nx.Graph) -> None:
-    """Check that the labels of the nodes are integers or strings, and differ as text.
+    """Check that the labels of the nodes are integers or strings of one line that differ as text.
 
     Raises:
         ValueError: naming the label that is not.
     """
     texts: dict[str, object] = {}
     for node in graph:
-        if isinstance(node, bool) or not isinstance(node, int | str) or str(node) in texts:
+        is_label = isinstance(node, int | str) and not isinstance(node, bool)
+        if not is_label or str(node) in texts or has_control_characters(str(node)):
             raise ValueError(
-                f"got the label {node!r} of a node; wanted integers or strings that differ as "
-                "text. Relabel with networkx.convert_node_labels_to_integers(graph)."
+                f"got the label {node!r} of a node; wanted integers or strings of one line that "
+                "differ as text. Relabel with networkx.convert_node_labels_to_integers(graph)."
             )
         texts[str(node)] = node
+
+
+def has_control_characters(text: str) -> bool:
+    """Tell whether a text holds ends of lines or what else few formats can keep."""
+    return re.search(r"[\x00-\x1f\x7f]", text) is not None
 
 
 def numbers(attributes: Mapping[Any, object]) -> dict[str, Number]:

@@ -102,14 +102,15 @@ def write_dgf(
         graph: A network.
         path: The file, replaced once the new one is complete.
         node_parameters: Attributes to write as the columns of VERTEX, each carried by all nodes;
-            by default whatever numbers and booleans there are.
+            by default whatever numbers and booleans there are. Only `inlet` may be missing on
+            some, which means False.
         edge_parameters: The same for the edges and the columns of SIMPLEX.
 
     Returns:
         The path.
 
     Raises:
-        NetworkError: if a node has no valid `pos`.
+        NetworkError: if a node has no valid `pos`, or an `inlet` that is no bool.
         ValueError: if the graph has no edge, or if some node or edge lacks a parameter.
 
     Example:
@@ -118,13 +119,12 @@ def write_dgf(
             write_dgf(graph, "y.dgf", node_parameters=["pressure"], edge_parameters=["radius"])
             read_dgf("y.dgf", node_parameters={"pressure": 0}, edge_parameters={"radius": 0})
     """
-    check_writable(graph)
+    positions = check_writable(graph)
     path = Path(path)
     ordinals = {node: ordinal for ordinal, node in enumerate(graph)}
     names, rows = _parameters("node", dict(graph.nodes), node_parameters)
     vertices = [
-        " ".join(map(repr, (*map(float, pos), *row)))
-        for (_, pos), row in zip(graph.nodes(data="pos"), rows, strict=True)
+        " ".join(map(repr, (*pos, *row))) for pos, row in zip(positions.tolist(), rows, strict=True)
     ]
     lines = ["DGF", f"% x y z {' '.join(names)}", "VERTEX", f"parameters {len(names)}"]
     lines += [*vertices, "#"]
@@ -146,6 +146,8 @@ def _parameters(
     rows = [numbers(attributes) for attributes in elements.values()]
     names = attribute_names(rows) if wanted is None else list(wanted)
     for element, row in zip(elements, rows, strict=True):
+        if kind == "node":
+            row.setdefault("inlet", False)
         for name in names:
             if name not in row:
                 raise ValueError(

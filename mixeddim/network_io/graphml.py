@@ -15,7 +15,14 @@ from mixeddim.network_io.attributes import (
     check_writable,
     numbers,
 )
-from mixeddim.network_io.places import NetworkFileError, Place, existing_file, in_units
+from mixeddim.network_io.places import (
+    NetworkFileError,
+    Place,
+    check_position,
+    existing_file,
+    in_units,
+    is_integer_label,
+)
 
 __all__ = ["read_graphml", "write_graphml"]
 
@@ -42,7 +49,9 @@ def read_graphml(
     Raises:
         NetworkFileError: if the file does not hold such a network.
         FileNotFoundError: if there is no such file.
+        ValueError: if `position` does not hold three names.
     """
+    check_position(position)
     path = existing_file(path)
     try:
         source = nx.read_graphml(path)
@@ -85,17 +94,18 @@ def write_graphml(graph: nx.Graph, path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        NetworkError: if a node has no valid `pos`.
+        NetworkError: if a node has no valid `pos`, or an `inlet` that is no bool.
         ValueError: if the graph has no edge, a label is of another kind, or a node has an
             attribute `x`, `y` or `z`.
     """
-    check_writable(graph)
+    positions = check_writable(graph)
     check_labels(graph)
     path = Path(path)
     attribute_names(map(numbers, graph.nodes.values()), reserved=("x", "y", "z"))
     target = nx.Graph()
-    for node, attributes in graph.nodes(data=True):
-        x, y, z = map(float, attributes["pos"])
+    for (node, attributes), (x, y, z) in zip(
+        graph.nodes(data=True), positions.tolist(), strict=True
+    ):
         target.add_node(node, x=x, y=y, z=z, **numbers(attributes))
     for u, v, attributes in graph.edges(data=True):
         target.add_edge(u, v, **numbers(attributes))
@@ -105,7 +115,5 @@ def write_graphml(graph: nx.Graph, path: str | os.PathLike[str]) -> Path:
 
 
 def _labels(graph: nx.Graph) -> dict[str, int | str]:
-    try:
-        return {node: int(node) for node in graph}
-    except ValueError:
-        return {node: node for node in graph}
+    are_integers = all(map(is_integer_label, graph))
+    return {node: int(node) if are_integers else node for node in graph}

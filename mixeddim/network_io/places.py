@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Iterator, Mapping
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import networkx as nx
 
-__all__ = ["Line", "NetworkFileError", "Place", "existing_file", "in_units", "read_lines"]
+__all__ = [
+    "Line",
+    "NetworkFileError",
+    "Place",
+    "check_position",
+    "existing_file",
+    "in_units",
+    "is_integer_label",
+    "read_lines",
+]
 
 
 class NetworkFileError(ValueError):
@@ -30,6 +40,24 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
             f"got {os.fspath(path)!r}, which is no file; wanted a network. Check the path."
         )
     return path
+
+
+def check_position(position: Sequence[str]) -> None:
+    """Check that there is a name for each coordinate.
+
+    Raises:
+        ValueError: if there are not three.
+    """
+    if len(position) != 3:
+        raise ValueError(
+            f"got position={position!r}; wanted three names. Give a network in a plane a third "
+            "coordinate in the file, zero throughout."
+        )
+
+
+def is_integer_label(text: str) -> bool:
+    """Tell whether a label is an integer in its usual spelling, which "007" and "1_0" are not."""
+    return re.fullmatch(r"0|-?[1-9]\d{0,18}", text, re.ASCII) is not None
 
 
 def in_units(graph: nx.Graph, length_unit: float) -> nx.Graph:
@@ -67,9 +95,9 @@ class Place:
         return NetworkFileError(f"{self.path}, {self.part}: {message}")
 
     def number(self, value: object, remedy: str = "Correct it.") -> float:
-        """Return a value as a finite number."""
+        """Return a value as a finite number; 1_0 is none, though Python reads it as 10."""
         try:
-            number = float(value)  # type: ignore[arg-type]
+            number = math.nan if "_" in str(value) else float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
@@ -124,19 +152,16 @@ class Line(Place):
             values = tuple([float(word) for word in self.words[words]])
         except ValueError:
             values = (math.nan,)
-        if not all(map(math.isfinite, values)):
+        if not all(map(math.isfinite, values)) or any("_" in word for word in self.words[words]):
             values = tuple([self.number(word, remedy) for word in self.words[words]])
         return values
 
     def integer(self, word: int, what: str) -> int:
         """Return one of the words as an integer."""
         text = self.words[word] if word < len(self.words) else ""
-        try:
-            return int(text)
-        except ValueError:
-            raise self.error(
-                f"got {_short(text)} for the {what}; wanted an integer. Correct it."
-            ) from None
+        if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+            raise self.error(f"got {_short(text)} for the {what}; wanted an integer. Correct it.")
+        return int(text)
 
     def require(self, num_words: int, what: str) -> None:
         """Check that the line has that many words at least."""

@@ -19,8 +19,13 @@ import pyvista as pv
 from numpy.typing import NDArray
 
 from mixeddim.atomic import replacing
-from mixeddim.graphs import edge_indices, node_positions
-from mixeddim.network_io.attributes import attribute_names, check_writable, numbers
+from mixeddim.graphs import edge_indices
+from mixeddim.network_io.attributes import (
+    attribute_names,
+    check_writable,
+    has_control_characters,
+    numbers,
+)
 from mixeddim.network_io.places import NetworkFileError, Place, existing_file, in_units
 
 __all__ = ["read_vtk", "write_vtp"]
@@ -84,19 +89,22 @@ def write_vtp(graph: nx.Graph, path: str | os.PathLike[str]) -> Path:
     Args:
         graph: A network. Its attributes that are numbers go along as arrays on points and cells,
             booleans as 0 and 1, with NaN where a node or edge has none; others are left out.
-        path: The file, replaced once the new one is complete.
+        path: The file, `.vtp`, replaced once the new one is complete.
 
     Returns:
         The path.
 
     Raises:
-        NetworkError: if a node has no valid `pos`.
-        ValueError: if the graph has no edge, or an attribute a name that VTK cannot read back.
+        NetworkError: if a node has no valid `pos`, or an `inlet` that is no bool.
+        ValueError: if the graph has no edge, an attribute a name that VTK cannot read back, or
+            the file another suffix.
     """
-    check_writable(graph)
+    positions = check_writable(graph)
     path = Path(path)
+    if path.suffix.lower() != ".vtp":
+        raise ValueError(f"got the file {str(path)!r}; wanted one that ends in .vtp. Rename it.")
     lines = np.insert(edge_indices(graph), 0, 2, axis=1)
-    mesh = pv.PolyData(node_positions(graph), lines=lines.ravel())
+    mesh = pv.PolyData(positions, lines=lines.ravel())
     mesh.point_data.update(_columns(graph.nodes.values()))
     mesh.cell_data.update(_columns(graph.edges.values()))
     with replacing(path) as part:
@@ -109,10 +117,10 @@ def _columns(elements: Iterable[Mapping[str, object]]) -> Arrays:
     rows = [numbers(attributes) for attributes in elements]
     columns = {}
     for name in attribute_names(rows):
-        if re.search('[<>&"]', name):
+        if not name or re.search('[<>&"]', name) or has_control_characters(name):
             raise ValueError(
                 f"got the attribute {name!r}; wanted a name without <, >, & and quotation marks, "
-                "which VTK does not write so that it can read them. Rename it."
+                "of one line, which VTK writes so that it can read it. Rename it."
             )
         values = np.array([row.get(name, np.nan) for row in rows])
         columns[name] = values.astype(np.uint8) if values.dtype == bool else values
@@ -166,9 +174,10 @@ def _lines(path: Path, arrays: Arrays) -> list[list[int]]:
 def _attributes(
     path: Path, kind: str, arrays: Arrays, length: int, radius: str | None
 ) -> list[dict[str, Any]]:
-    """Return what the arrays of the points, or cells, set on each."""
+    """Return what the arrays of the points, or cells, set on each, that of the radii last."""
     rows: list[dict[str, Any]] = [{} for _ in range(length)]
-    for index, name in enumerate(arrays[f"{kind}_names"].tolist()):
+    names = enumerate(arrays[f"{kind}_names"].tolist())
+    for index, name in sorted(names, key=lambda item: item[1] == radius):
         values = arrays[f"{kind}_{index}"]
         if len(values) != length or np.isinf(values).any():
             raise NetworkFileError(

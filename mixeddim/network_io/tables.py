@@ -20,7 +20,14 @@ from mixeddim.network_io.attributes import (
     check_writable,
     numbers,
 )
-from mixeddim.network_io.places import NetworkFileError, Place, existing_file, in_units
+from mixeddim.network_io.places import (
+    NetworkFileError,
+    Place,
+    check_position,
+    existing_file,
+    in_units,
+    is_integer_label,
+)
 
 __all__ = ["read_csv", "write_csv"]
 
@@ -57,7 +64,9 @@ def read_csv(
     Raises:
         NetworkFileError: if the files do not hold such a network.
         FileNotFoundError: if one of them does not exist.
+        ValueError: if `position` does not hold three names.
     """
+    check_position(position)
     path = existing_file(path)
     node_table = _read_table(path, delimiter, [node, *position])
     radius_column = [] if radius is None else [radius]
@@ -90,7 +99,7 @@ def write_csv(
     Args:
         graph: A network whose labels are integers or strings. Its attributes that are numbers or
             booleans become columns; others are left out.
-        path: The table of nodes, replaced once the new one is complete.
+        path: The table of nodes; both are replaced once the new ones are complete.
         edges: The same for edges; by default beside the other, "edges" for "nodes" in its name.
         delimiter: The character between cells.
 
@@ -98,17 +107,17 @@ def write_csv(
         The path of the table of nodes.
 
     Raises:
-        NetworkError: if a node has no valid `pos`.
+        NetworkError: if a node has no valid `pos`, or an `inlet` that is no bool.
         ValueError: if the graph has no edge, a label is of another kind, or an attribute has the
             name of a column that holds something else.
     """
-    check_writable(graph)
+    positions = check_writable(graph)
     check_labels(graph)
     path = Path(path)
-    edge_path = _edge_path(path, edges)
-    points = [[node, *map(float, pos)] for node, pos in graph.nodes(data="pos")]
-    _write_table(path, delimiter, ["node", "x", "y", "z"], points, graph.nodes.values())
-    _write_table(edge_path, delimiter, ["start", "end"], graph.edges, graph.edges.values())
+    points = [[node, *pos] for node, pos in zip(graph, positions.tolist(), strict=True)]
+    with replacing(_edge_path(path, edges)) as edge_part, replacing(path) as part:
+        _write_table(part, delimiter, ["node", "x", "y", "z"], points, graph.nodes.values())
+        _write_table(edge_part, delimiter, ["start", "end"], graph.edges, graph.edges.values())
     return path
 
 
@@ -121,7 +130,7 @@ def _write_table(
 ) -> None:
     rows = [numbers(element) for element in attributes]
     names = attribute_names(rows, reserved=titles)
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         writer.writerow([*titles, *names])
         for head, row in zip(heads, rows, strict=True):
@@ -133,6 +142,10 @@ def _edge_path(nodes: Path, edges: str | os.PathLike[str] | None) -> Path:
         raise ValueError(
             f"got the table of nodes {nodes.name!r} and none of edges; wanted both, or a name that "
             "holds the word nodes. Pass edges=."
+        )
+    if edges is not None and Path(edges) == nodes:
+        raise ValueError(
+            f"got the file {nodes.name!r} for both tables; wanted two. Pass another one as edges=."
         )
     return nodes.with_name(nodes.name.replace("nodes", "edges")) if edges is None else Path(edges)
 
@@ -191,18 +204,18 @@ def _value(cell: str) -> Number | str | None:
     if re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII):
         return int(text)
     try:
-        return float(text)
+        return text if "_" in text else float(text)  # 1_0 is a name, though Python reads it as 10
     except ValueError:
         return text or None
 
 
 def _label_type(cells: Sequence[str]) -> Callable[[str], int | str]:
     """Return how to read labels: as integers if all these are."""
-    if not all(re.fullmatch(r"\s*-?\d{1,19}\s*", cell, re.ASCII) for cell in cells):
+    if not all(is_integer_label(cell.strip()) for cell in cells):
         return str
 
     def integer(cell: str) -> int | str:
-        return int(cell) if re.fullmatch(r"\s*-?\d{1,19}\s*", cell, re.ASCII) else cell
+        return int(cell) if is_integer_label(cell.strip()) else cell
 
     return integer
 

@@ -74,7 +74,7 @@ def animate(
     plotter.disable_anti_aliasing()
     try:
         with replacing(path) as part:
-            write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
+            write = _write_gif if path.suffix == ".gif" else _write_mp4
             headings = (time_format.format(time) for time, *_ in data)
             write(part, _frames(plotter, data, headings, titles, tissue), frames_per_second)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ __all__ = [
 
 FONT_SIZE: Final = 42  # 8 pt where the picture is as wide as an A4 page
 LABELS_PER_BAR: Final = 4
+LINE_LENGTH: Final = 20  # characters of a title that have room above a colour bar
 NETWORK_COLOURS: Final = "plasma"
 # White to blue in equal steps of CIELAB: light, so that the vessels stand out against it.
 TISSUE_COLOURS: Final = LinearSegmentedColormap.from_list(
@@ -58,9 +60,11 @@ class ColourScale:
     def number_format(self) -> str:
         """The printf format that tells the labels of the colour bar apart."""
         low, high = self.limits
-        if not 1e-3 <= max(abs(low), abs(high)) < 1e6:
-            return "%.2e"
+        largest = max(abs(low), abs(high))
         step = (high - low) / (LABELS_PER_BAR - 1)
+        if not 1e-3 <= largest < 1e6:
+            digits = int(np.ceil(np.floor(np.log10(largest)) - np.log10(step)))
+            return f"%.{max(2, digits)}e"
         return f"%.{max(0, 1 - int(np.floor(np.log10(step))))}f"
 
     @property
@@ -72,7 +76,7 @@ class ColourScale:
     def bar(self, bottom: float, left: float = 0.84, width: float = 0.03) -> dict[str, Any]:
         """Return how PyVista is to draw the colour bar, upwards from a height in [0, 1]."""
         return {
-            "title": self.title,
+            "title": self.title if "$" in self.title else textwrap.fill(self.title, LINE_LENGTH),
             "vertical": True,
             "position_x": left,
             "position_y": bottom,

@@ -132,7 +132,8 @@ def plot_ensemble(
         The path of the picture, or without `filename` the plotter.
 
     Raises:
-        ValueError: If the fields are not of that shape, or the format of the picture is unknown.
+        ValueError: If the fields are not of that shape or not finite, or the format of the
+            picture is unknown.
         RuntimeError: If there is neither a display nor a driver to draw without one.
     """
     grid = box.grid(box.P1)
@@ -141,6 +142,12 @@ def plot_ensemble(
         raise ValueError(
             f"got fields of shape {values.shape}; wanted (num_fields, {len(grid.node_of_dof)}), "
             "two fields at least. Stack the tissue dofs of solutions on this box."
+        )
+    infinite = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(infinite) > 0:
+        raise ValueError(
+            f"got field {infinite[0]} with values that are not finite; wanted numbers. Leave out "
+            "solves that failed."
         )
     plotter = open_plotter(filename, window_size=ENSEMBLE_SIZE, columns=(1, 1))
     statistics = {"mean": values.mean(axis=0), "std. dev.": values.std(axis=0, ddof=1)}

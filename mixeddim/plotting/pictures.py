@@ -204,7 +204,10 @@ def _numbers(
         wanted, values = f"{values!r}", [data.get(values, np.nan) for data in attributes]
     else:
         wanted = "numbers"
-    numbers = np.asarray(values, dtype=np.float64)
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(len(attributes), np.nan)  # words, or no array at all
     finite = np.isfinite(numbers).sum()
     if numbers.shape != (len(attributes),) or finite < len(attributes):
         raise ValueError(

@@ -41,7 +41,7 @@ def open_plotter(
         ValueError: If the filename ends otherwise.
         RuntimeError: If there is neither a display nor a driver to draw without one.
     """
-    if filename is not None and Path(filename).suffix.lower() not in formats:
+    if filename is not None and Path(filename).suffix not in formats:
         raise ValueError(
             f"got the file {os.fspath(filename)!r}; wanted one that ends in "
             f"{', '.join(formats)}. Without a filename a picture returns its plotter, which can "

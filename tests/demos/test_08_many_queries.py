@@ -60,7 +60,6 @@ def test_field_is_oxygen_that_varies_from_network_to_network(result):
     for reduced, u_3d in zip(result.systems, result.fields, strict=True):
         is_near = reduced.grid.to_dofs(reduced.distance_to_network) < 0.05
         assert u_3d[is_near].mean() > u_3d[~is_near].mean(), "vessels feed the tissue"
-        assert deviation[is_near].min() > 0
 
 
 def test_files_of_many_queries(result, folder):

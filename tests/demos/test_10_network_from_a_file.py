@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 
@@ -49,6 +50,14 @@ def test_every_format(demo, name, options, tmp_path):
     assert merged.nodes_removed == (26 if name == "bent.vtp" else 0)
     assert connected.nodes_removed == 0
     assert straight.length_after == pytest.approx(straight.length_before, rel=5e-3)
+
+
+def test_vessel_across_the_x_axis(demo):
+    """Of no extent along x, in which the pressure falls where the file gives none."""
+    graph = nx.Graph([(0, 1, {"radius": 1e-5})])
+    nx.set_node_attributes(graph, {0: (0.0, 0.0, 0.0), 1: (0.0, 0.0, 1e-4)}, "pos")
+    solution = md.solve(demo.assemble(graph, 6).system)
+    assert solution.u_1d.x.array.max() == pytest.approx(4000.0)
 
 
 def test_default_network(demo, tmp_path, capsys):

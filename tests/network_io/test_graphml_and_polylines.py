@@ -6,7 +6,7 @@ import pytest
 import pyvista as pv
 
 from mixeddim.graphs import network_statistics, validate_graph
-from mixeddim.network_io import NetworkFileError, read_graphml, read_vtk
+from mixeddim.network_io import NetworkFileError, read_graphml, read_vtk, write_vtp
 
 POINTS = np.array([(0, 0, 0), (1, 0, 0), (2, 0, 0), (2, 1, 0), (9, 9, 9)], float)
 BENT = np.array([4, 0, 1, 2, 3])  # one polyline of three edges; the last point is in none
@@ -35,6 +35,20 @@ def test_a_polyline_with_its_radius_on_the_cell(save, name, binary):
     assert graph.nodes[0] == {"pos": (0.0, 0.0, 0.0), "inlet": False, "pressure": 4.0}
     assert graph.nodes[1] == {"pos": (2.0, 0.0, 0.0), "inlet": False}, "NaN stands for none"
     assert graph.degree[4] == 0
+
+
+@pytest.mark.parametrize("names", [("R", "radius"), ("radius", "R")])
+def test_radii_are_those_of_the_array_asked_for(save, names):
+    mesh = pv.PolyData(POINTS, lines=BENT)
+    for name in names:
+        mesh.cell_data[name] = [0.25 if name == "R" else 7.0]
+    assert [r for *_, r in read_vtk(save(mesh), radius="R").edges(data="radius")] == [0.25] * 3
+
+
+@pytest.mark.parametrize("name", ["network.stl", "network.vtk", "network"])
+def test_polylines_are_written_as_vtp(fork, name, tmp_path):
+    with pytest.raises(ValueError, match=rf"{name}'; wanted one that ends in \.vtp. Rename it"):
+        write_vtp(fork, tmp_path / name)
 
 
 def test_radii_on_points_are_averaged_over_edges(save):
@@ -133,7 +147,7 @@ def test_attributes_of_graphml_by_their_own_names(graph_file):
     validate_graph(graph)
 
 
-def fork(**changes):
+def two_vessels(**changes):
     graph = nx.MultiGraph([(1, 2, {"radius": 0.1}), (2, 3, {"radius": 0.1})])
     nx.set_node_attributes(graph, {n: {"x": float(n), "y": 0.0, "z": 0.0} for n in graph})
     for node, attributes in changes.items():
@@ -152,14 +166,23 @@ MALFORMED_GRAPHML = {
         nx.Graph([(1, 2, {"radius": 0.1})]),
         "node 1: got None; wanted a finite number. Set x, y, z on each node, or pass position=",
     ),
-    "word": (fork(n2={"y": "half"}), "node 2: got 'half'; wanted a finite number"),
-    "not a number": (fork(n2={"y": float("nan")}), "node 2: got nan; wanted a finite number"),
+    "word": (two_vessels(n2={"y": "half"}), "node 2: got 'half'; wanted a finite number"),
+    "not a number": (
+        two_vessels(n2={"y": float("nan")}),
+        "node 2: got nan; wanted a finite number",
+    ),
     "no radius": (
-        without(fork(), "radius"),
+        without(two_vessels(), "radius"),
         r"edge \(1, 2\): got None; wanted a finite number. Set its 'radius', or pass radius=",
     ),
-    "inlet of a number": (fork(n1={"inlet": 1}), "node 1: got the inlet 1; wanted a boolean"),
-    "no edge": (nx.subgraph_view(fork(), filter_edge=lambda *_: False), "got no edge; wanted one"),
+    "inlet of a number": (
+        two_vessels(n1={"inlet": 1}),
+        "node 1: got the inlet 1; wanted a boolean",
+    ),
+    "no edge": (
+        nx.subgraph_view(two_vessels(), filter_edge=lambda *_: False),
+        "got no edge; wanted one",
+    ),
 }
 
 
@@ -170,11 +193,11 @@ def test_errors_name_the_node_or_edge(graph_file, graph, message):
 
 
 def test_double_edges_and_self_loops_of_graphml_are_refused(graph_file):
-    graph = fork()
+    graph = two_vessels()
     graph.add_edge(1, 2, radius=0.2)
     with pytest.raises(NetworkFileError, match=r"edge \(1, 2\): got the edge \(1, 2\) again"):
         read_graphml(graph_file(graph))
-    graph = nx.Graph(fork())
+    graph = nx.Graph(two_vessels())
     graph.add_edge(3, 3, radius=0.2)
     with pytest.raises(
         NetworkFileError, match=r"edge \(3, 3\): got an edge from the node 3 to itself"
@@ -182,8 +205,19 @@ def test_double_edges_and_self_loops_of_graphml_are_refused(graph_file):
         read_graphml(graph_file(graph))
 
 
+def test_labels_that_differ_as_text_stay_apart(graph_file):
+    """Even where Python reads both as one integer; merged, they would join two vessels."""
+    source = nx.relabel_nodes(two_vessels(), {1: "01", 3: "1"})
+    assert [*read_graphml(graph_file(source)).edges] == [("01", "2"), ("2", "1")]
+
+
+def test_positions_in_a_plane_are_refused(graph_file):
+    with pytest.raises(ValueError, match=r"got position=\('x', 'y'\); wanted three names"):
+        read_graphml(graph_file(two_vessels()), position=("x", "y"))
+
+
 def test_a_cut_off_graphml_file_names_its_line(graph_file):
-    path = graph_file(fork())
+    path = graph_file(two_vessels())
     path.write_text(path.read_text()[:-40])
     with pytest.raises(NetworkFileError, match=r"\(ParseError: .*line \d+, column \d+\); wanted a"):
         read_graphml(path)

@@ -85,11 +85,31 @@ def test_vtp_numbers_its_points(tmp_path):
     check()
 
 
-@pytest.mark.parametrize("name", MARKUP)
+@pytest.mark.parametrize("name", ["network.graphml", "nodes.csv"])
+@pytest.mark.parametrize("labels", [("1", "01", "2", "3"), ("1_0", "10", "2", "3")])
+def test_strings_that_python_would_read_as_one_integer_stay_apart(name, labels, fork, tmp_path):
+    graph = nx.relabel_nodes(fork, dict(zip(fork, labels, strict=True)))
+    assert_same(read_network(write_network(graph, tmp_path / name)), graph)
+
+
+@pytest.mark.parametrize("name", ["network.graphml", "nodes.csv", "network.vtp", "network.dgf"])
+def test_positions_may_be_arrays_and_inlets_be_set_where_they_are(name, fork, tmp_path):
+    graph = fork.copy()
+    for node, attributes in graph.nodes(data=True):
+        attributes["pos"] = np.reshape(attributes["pos"], (1, 3))
+        if node > 0:
+            del attributes["inlet"]
+    graph.nodes[0]["inlet"] = np.True_
+    options = {"node_parameters": {"inlet": 0}, "edge_parameters": {"radius": 0}}
+    path = write_network(graph, tmp_path / name)
+    assert_same(read_network(path, **(options if name == "network.dgf" else {})), fork)
+
+
+@pytest.mark.parametrize("name", [*MARKUP, "", "R\nS"])
 def test_names_that_vtk_cannot_read_back_are_refused(name, fork, tmp_path):
     graph = fork.copy()
     graph.nodes[0][name] = 1.0
-    with pytest.raises(ValueError, match=r"got the attribute 'R.* wanted a name without <, >, &"):
+    with pytest.raises(ValueError, match=r"got the attribute '(R.*)?'; wanted a name without <, >"):
         write_network(graph, tmp_path / "network.vtp")
 
 
@@ -137,6 +157,10 @@ NOT_WRITABLE = {
         lambda graph: nx.relabel_nodes(graph, {0: "1"}, copy=False),
         "got the label '?1'? of a node",
     ),
+    "a label of two lines": (
+        lambda graph: nx.relabel_nodes(graph, {0: "a\rb"}, copy=False),
+        r"got the label 'a\\rb' of a node; wanted integers or strings of one line",
+    ),
     "a name in use": (
         lambda graph: graph.nodes[0].update(x=1.0),
         "got an attribute 'x'; wanted other names than .*x, y, z, which the file has for",
@@ -161,6 +185,10 @@ def test_a_file_stays_whole_where_writing_fails(name, fork, tmp_path):
     graph = fork.copy()
     del graph.nodes[2]["pos"]
     with pytest.raises(NetworkError, match="node 2 has position None; wanted three numbers"):
+        write_network(graph, path)
+    graph = fork.copy()
+    graph.nodes[2]["inlet"] = "yes"  # a string, which would be left out
+    with pytest.raises(NetworkError, match="node 2 has inlet 'yes'; wanted True or False"):
         write_network(graph, path)
     with pytest.raises(ValueError, match="got a DiGraph of 3 edges; wanted an undirected"):
         write_network(nx.DiGraph(fork.edges), path)

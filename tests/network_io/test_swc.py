@@ -63,6 +63,11 @@ MALFORMED = {
         with_line(3, "3.5 1 0 0 0 1 -1"),
         ", line 3: got '3.5' for the sample; wa",
     ),
+    "underscore": (with_line(3, "3_0 1 0 0 0 4 -1"), ", line 3: got '3_0' for the sample; wanted"),
+    "underscore in a number": (
+        with_line(3, "3 1 1_0 0 0 4 -1"),
+        ", line 3: got '1_0'; wanted a finite number",
+    ),
     "no parent": (
         with_line(4, "8 2 20 5 0 1 9"),
         ", line 4: got the parent 9, which is no sample of",

@@ -143,6 +143,35 @@ def test_errors_name_the_line_of_an_edge(read, text, message):
         read(edges=text)
 
 
+def test_numbers_have_no_underscores(read):
+    """Python reads 1_2 as 12; in a table it is the name of something."""
+    nodes = read(nodes="node,x,y,z,name\n4,0,0,0,1_2\n7,0,0,1,1_3\n2,0,1,2,2_1\n").nodes
+    assert [name for _, name in nodes(data="name")] == ["1_2", "1_3", "2_1"]
+    with pytest.raises(NetworkFileError, match=r"edges\.csv, line 2: got '0_2'; wanted a finite"):
+        read(edges=EDGES.replace("0.2", "0_2"))
+
+
+def test_both_tables_are_replaced_or_none(fork, tmp_path):
+    path = write_csv(fork, tmp_path / "nodes.csv")
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    graph = fork.copy()
+    graph.nodes[0]["pressure"] = 1.0
+    graph.edges[0, 1]["start"] = 1.0
+    with pytest.raises(ValueError, match=r"got an attribute 'start'; wanted other names than star"):
+        write_csv(graph, path)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_two_tables_need_two_files(fork, tmp_path):
+    with pytest.raises(ValueError, match=r"got the file 'a\.csv' for both tables; wanted two"):
+        write_csv(fork, tmp_path / "a.csv", tmp_path / "a.csv")
+
+
+def test_positions_in_a_plane_are_refused(read):
+    with pytest.raises(ValueError, match=r"got position=\('x', 'y'\); wanted three names. Give"):
+        read(position=("x", "y"))
+
+
 def test_a_table_of_edges_needs_a_name(tmp_path, fork):
     (tmp_path / "points.csv").write_text(NODES)
     for call in (lambda: read_csv(tmp_path / "points.csv"), lambda: write_csv(fork, "points.csv")):
