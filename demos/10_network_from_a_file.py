@@ -89,9 +89,10 @@ def with_end_data(graph: nx.Graph) -> nx.Graph:
 #
 # Three steps, in this order. Nodes within a nanometre of each other are the same point, drawn
 # twice: a file of polylines has one at the end of each. What then does not hang together with the
-# rest is left out. Chains of short edges are straightened where that moves the vessel by less than
-# a quarter of its radius, which a mean over the circumference cannot tell; the new edges keep the
-# resistance of the chains.
+# rest is left out, with the pressures at its ends: read the report, and raise the tolerance where
+# ends that should meet lie farther apart. Chains of short edges are straightened where that moves
+# the vessel by less than a quarter of its radius, which a mean over the circumference cannot tell;
+# the new edges keep the resistance of the chains.
 
 
 def mend(graph: nx.Graph) -> tuple[md.Cleaning, ...]:
@@ -218,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     parser = argparse.ArgumentParser(description="Read a network from a file and solve on it.")
     add = parser.add_argument
     file = MESHES / "capillaries.dat"
-    add("--network", type=Path, default=file, metavar="FILE", help="it (meshes/capillaries.dat)")
+    add("--network", type=Path, default=file, metavar="FILE", help="input (meshes/capillaries.dat)")
     add("--length-unit", type=float, metavar="METRES", help="of a file that fixes no unit (1)")
     add("--radii", type=Path, metavar="FILE", help="with the radii of the arcs of a .pts file")
     add("--num-cells", type=int, default=24, help="cells along each side of the box (24)")

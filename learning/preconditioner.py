@@ -81,7 +81,7 @@ def check_preconditioner(candidate: object) -> None:
         raise ValueError(
             f"got {got} as preconditioner; wanted an object with a method setup. Use "
             "UNetPreconditioner(model) for a model, Jacobi() for the class Jacobi, "
-            "load_pretrained(name) for a name."
+            "load_pretrained(name) for a name, .preconditioner of what recommend returns."
         )
 
 

@@ -55,10 +55,15 @@ def recommend(
         batch_size: How many systems like it are solved together.
 
     Raises:
-        ValueError: If there is no such device, not at least one system, or nothing that was
-            measured fits the problem.
+        ValueError: If the problem is not reduced, there is no such device, not at least one
+            system, or nothing that was measured fits the problem.
         FileNotFoundError: If the package was installed without its measurements.
     """
+    if not isinstance(problem, ReducedSystem):
+        raise ValueError(
+            f"got a {type(problem).__name__}; wanted a ReducedSystem. Reduce it with "
+            "mixeddim.reduce(system)."
+        )
     if batch_size < 1:
         raise ValueError(f"got batch_size={batch_size}; wanted at least 1. Raise it.")
     device = usable_device(device)

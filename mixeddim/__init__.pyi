@@ -16,8 +16,12 @@ from .cleaning import resolve_chains as resolve_chains
 from .forms import Coefficients as Coefficients
 from .generators import random_vascular_graph as random_vascular_graph
 from .graphs import NetworkError as NetworkError
+from .graphs import edge_indices as edge_indices
+from .graphs import edge_lengths as edge_lengths
+from .graphs import edge_radii as edge_radii
 from .graphs import mark_ends_as_inlets as mark_ends_as_inlets
 from .graphs import network_statistics as network_statistics
+from .graphs import node_positions as node_positions
 from .graphs import validate_graph as validate_graph
 from .grid import Grid as Grid
 from .mass_balance import MassBalance as MassBalance

@@ -176,6 +176,7 @@ def assemble(
     Raises:
         ValueError: If circles leave the tissue under "raise", or a condition or coefficient does
             not fit its side.
+        TypeError: If a condition or coefficient is of an unknown kind, or `network` no mesh.
         NotImplementedError: If the meshes are distributed over several processes.
     """
     if not isinstance(network, Network):

@@ -226,8 +226,9 @@ def _check_outside(
     if outside == "raise":
         raise ValueError(
             f"{lost.sum()} of {len(lost)} circles leave the tissue, {where}; wanted all inside. "
-            "Keep the network a radius away from the boundary, or pass outside='renormalise' "
-            "(mean over the part inside) or outside='drop' (no exchange there)."
+            "Give network and box the same unit (Scaling) and place, keep the network a radius "
+            "away from the boundary, or pass outside='renormalise' (mean over the part inside) or "
+            "outside='drop' (no exchange there)."
         )
     raise ValueError(
         f"{lost.sum()} of {len(lost)} circles lie wholly outside the tissue, {where}; wanted a "

@@ -123,7 +123,7 @@ def solve_flow(
         )
     mu = _check_viscosity(viscosity, graph)
     given, is_given = _values_at_nodes(graph, pressures, "pressure")
-    inflow, has_inflow = _values_at_nodes(graph, inflows or {}, "inflow")
+    inflow, has_inflow = _values_at_nodes(graph, {} if inflows is None else inflows, "inflow")
     for ordinal in np.flatnonzero(is_given & has_inflow):
         raise ValueError(
             f"got both a pressure and an inflow at node {list(graph)[ordinal]!r}; wanted one of "
@@ -198,6 +198,11 @@ def _values_at_nodes(
     graph: nx.Graph, values: Mapping[Hashable, float], name: str
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return a mapping from nodes to numbers as an array with zeros, and where it has a number."""
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"got {name}s of type {type(values).__name__}; wanted a dictionary from nodes to "
+            f"numbers, such as {{{next(iter(graph), 0)!r}: 1.0}}."
+        )
     ordinals = {node: ordinal for ordinal, node in enumerate(graph)}
     at_nodes, has_value = np.zeros(len(ordinals)), np.zeros(len(ordinals), dtype=bool)
     for node, value in values.items():

@@ -109,7 +109,13 @@ def as_ufl(
         )
     if value.ufl_shape not in shapes:
         wanted = " or ".join("a scalar" if s == () else f"shape {s}" for s in shapes)
-        raise ValueError(f"got {name} of shape {value.ufl_shape}; wanted {wanted}.")
+        remedy = ""
+        if mesh.topology.dim == 1 and len(value.ufl_shape) == 1:
+            remedy = (
+                " Numbers of each edge or node are attributes of the graph, given before "
+                "create_network: pass network.edge_field(attribute), or node_field."
+            )
+        raise ValueError(f"got {name} of shape {value.ufl_shape}; wanted {wanted}.{remedy}")
     if isinstance(value, ufl.constantvalue.ConstantValue) and value.ufl_shape == ():
         return dolfinx.fem.Constant(mesh, float(value))  # 0 * x[0] is simplified to a bare zero
     return value
@@ -119,7 +125,7 @@ def _unknown_kind(name: str, value: object) -> TypeError:
     return TypeError(
         f"got {name}={value!r} of type {type(value).__name__}; wanted a number, a UFL expression, "
         "a dolfinx.fem.Function, or a callable of the position x that returns one of them, "
-        "written with ufl (ufl.exp, not numpy.exp)."
+        "written with ufl (ufl.exp and ufl.conditional, not numpy.exp and if)."
     )
 
 

@@ -135,6 +135,7 @@ def solve_nonlinear(
         SolverError: If the iteration does not converge, or a linear problem cannot be solved.
         ValueError: If the linearisation is unknown, or uptake returns no scalar UFL expression on
             the tissue.
+        TypeError: If uptake fails for a UFL expression.
     """
     if linearisation not in get_args(Linearisation):
         raise ValueError(
@@ -180,7 +181,13 @@ def _compile(
     """Return the forms of r(w) and of the slope that stands for it."""
     V = w.function_space
     u = ufl.variable(w)
-    r = uptake(u)
+    try:
+        r = uptake(u)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"got an uptake that fails for a UFL u: {error}; wanted one written with ufl "
+            "(ufl.exp and ufl.conditional, not numpy.exp and if)."
+        ) from error
     if not isinstance(r, ufl.core.expr.Expr) or r.ufl_shape != ():
         raise ValueError(
             f"got uptake(u) = {r!r}; wanted a scalar UFL expression of u, such as u / (1 + u)."

@@ -35,7 +35,15 @@ def tissue_dataset(solution: Solution) -> pv.ImageData | pv.UnstructuredGrid:
 
     Args:
         solution: A solution of the coupled problem.
+
+    Raises:
+        TypeError: If it is none.
     """
+    if not hasattr(solution, "u_3d"):
+        raise TypeError(
+            f"got a {type(solution).__name__}; wanted a solution. Solve a system with "
+            "solve(system), draw a network alone with plot_network(network)."
+        )
     tissue, V = solution.system.tissue, solution.u_3d.function_space
     if isinstance(tissue, StructuredBox):
         return grid_dataset(tissue.grid(V), "u_3d", solution.u_3d.x.array)
@@ -69,7 +77,15 @@ def network_dataset(source: Solution | Network) -> pv.PolyData:
     Returns:
         Lines with `radius` as point and cell data; from a solution also `u_1d` as point data and
         `wall_flux`, the mean flux into the tissue per length, as cell data.
+
+    Raises:
+        TypeError: If the source is neither.
     """
+    if not isinstance(source, Network) and not hasattr(source, "system"):
+        raise TypeError(
+            f"got a {type(source).__name__}; wanted a network or a solution. Make a network of a "
+            "graph with create_network(graph, max_segment_length)."
+        )
     network = source if isinstance(source, Network) else source.system.network
     ends = network.mesh.geometry.dofmaps[0][: len(network.edge_of_cell)]
     num_cells = len(ends)

@@ -143,6 +143,11 @@ def _apply_conditions(
     mesh = V.mesh
     R, h = sparse.csr_array(K.shape), np.zeros_like(f)
     given, is_given = np.zeros_like(f), np.zeros(len(f), dtype=bool)
+    if isinstance(conditions, Dirichlet | Neumann | Robin):
+        raise TypeError(
+            f"got a {type(conditions).__name__} alone; wanted a sequence of conditions. "
+            "Write it in a list."
+        )
     for condition in conditions:
         match condition:
             case Dirichlet(on=on, value=value):

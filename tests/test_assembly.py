@@ -287,6 +287,12 @@ def test_a_graph_is_no_network(vessel):
         assemble(create_box(2), vessel, Coefficients())
 
 
+def test_a_condition_outside_of_a_list_is_an_error(vessel):
+    network = create_network(vessel, 0.2)
+    with pytest.raises(TypeError, match=r"got a Robin alone; wanted a sequence .* in a list"):
+        assemble(create_box(2), network, Coefficients(), bcs_3d=Robin("z_max", coefficient=1.0))
+
+
 def test_a_network_outside_the_tissue_is_an_error(vessel):
     network = create_network(vessel, 0.2)
     with pytest.raises(ValueError, match=r"of \d+ circles leave the tissue"):

@@ -232,7 +232,7 @@ TANGENTS, RADII = np.tile([0.0, 0.0, 1.0], (3, 1)), np.full(3, 0.2)
 def test_raise_names_the_first_circle_that_leaves():
     with pytest.raises(ValueError, match=(
         r"2 of 3 circles leave the tissue, the first around \[0.95, 1.5, 1.25\] with radius 0.2; "
-        r"wanted all inside.*outside='renormalise'.*outside='drop'"
+        r"wanted all inside.*Scaling.*outside='renormalise'.*outside='drop'"
     )):  # fmt: skip
         average(BOX, lagrange(1), LEAVING, TANGENTS, RADII)
 

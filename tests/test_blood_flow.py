@@ -191,6 +191,8 @@ def test_mouse_cortex() -> None:
         ({"viscosity": 0.0}, ValueError, "got a viscosity from 0 to 0; wanted finite positive"),
         ({"viscosity": [1.0]}, ValueError, r"shape \(1,\); wanted a number, or one .* 2 edges"),
         ({"pressures": {}}, md.NetworkError, r"no pressure in 1 conn.*node 0 \(3 nodes\)"),
+        ({"pressures": [1.0, 0.0]}, ValueError, r"got pressures of type list; .* \{0: 1.0\}"),
+        ({"inflows": np.ones(3)}, ValueError, "got inflows of type ndarray; wanted a dictionary"),
         ({"pressures": {9: 1.0}}, ValueError, "pressure 1.0 at 9; wanted a node of the graph"),
         ({"pressures": {0: "high"}}, ValueError, "'high' at node 0; wanted a finite number"),
         ({"inflows": {1: np.inf}}, ValueError, "inflow inf at node 1; wanted a finite number"),

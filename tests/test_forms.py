@@ -177,7 +177,7 @@ def test_values_out_of_range_are_errors(coefficients, message):
     ({"sigma_3d": np.eye(3)}, r"got sigma_3d of shape \(3, 3\); wanted a scalar"),
     ({"f_3d": lambda x: x}, r"got f_3d of shape \(3,\); wanted a scalar"),
     ({"k_1d": np.eye(3)}, r"got k_1d of shape \(3, 3\); wanted a scalar"),
-    ({"f_1d": [1.0]}, r"got f_1d of shape \(1,\); wanted a scalar"),
+    ({"f_1d": [1.0]}, r"got f_1d of shape \(1,\); wanted a scalar.* network.edge_field\(attribute"),
     ({"permeability": CONSTANT * ufl.SpatialCoordinate(BOX.mesh)[0]},
      "got permeability on a mesh of topological dimension 3; wanted it on the mesh of its side, of "
      "dimension 1. Interpolate it there, or write it as a callable"),
@@ -198,9 +198,10 @@ def test_coefficients_that_do_not_fit_their_side_are_errors(coefficients, messag
 
 @pytest.mark.parametrize("value", [
     "wall", 1j, object(), lambda _: "wall", lambda x: np.exp(x[0]), lambda x: math.exp(x[0]),
-], ids=["string", "complex", "object", "callable of a string", "numpy", "math"])  # fmt: skip
+    lambda x: 1.0 if x[2] < 0.5 else 2.0,
+], ids=["string", "complex", "object", "callable of a string", "numpy", "math", "if"])  # fmt: skip
 @pytest.mark.parametrize("name", ["k_3d", "f_1d"])
 def test_other_kinds_are_errors(name, value, network):
-    message = rf"got {name}=.*; wanted a number, a UFL expression.*written with ufl \(ufl.exp"
+    message = rf"got {name}=.*; wanted a number, a UFL .*written with ufl \(ufl.exp and ufl.cond"
     with pytest.raises(TypeError, match=message):
         assemble(BOX, network, Coefficients(**{name: value}))

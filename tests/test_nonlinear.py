@@ -190,6 +190,12 @@ def test_refuses(fed: md.CoupledSystem, arguments: tuple, message: str) -> None:
         md.solve_nonlinear(fed, *arguments)
 
 
+@pytest.mark.parametrize("uptake", [np.tanh, lambda u: 1.0 * u if u > 0.1 else 2.0 * u])
+def test_refuses_a_rate_that_is_not_written_with_ufl(fed: md.CoupledSystem, uptake) -> None:
+    with pytest.raises(TypeError, match=r"got an uptake that fails for a UFL u: .* ufl.condit"):
+        md.solve_nonlinear(fed, uptake)
+
+
 def test_refuses_a_rate_on_the_network(fed: md.CoupledSystem) -> None:
     radius = fed.network.radius
     with pytest.raises(ValueError, match=r"got uptake\(u\) on a mesh of topological dimension 1"):

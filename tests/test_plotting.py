@@ -233,6 +233,13 @@ def test_unknown_format_is_refused(fork, name, tmp_path):
         md.plot_network(_network(fork), tmp_path / name)
 
 
+def test_what_is_no_solution_is_refused(fork, solution):
+    with pytest.raises(TypeError, match=r"got a CoupledSystem; wanted a solution. Solve"):
+        md.plot(solution.system)
+    with pytest.raises(TypeError, match=r"got a Graph; wanted a network .* create_network\(graph"):
+        md.plot_network(fork)
+
+
 def test_equal_titles_are_refused(solution):
     with pytest.raises(ValueError, match=r"got the title 'p' for both .* wanted two that tell"):
         md.plot(solution, titles=("p", "p"))

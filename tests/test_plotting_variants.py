@@ -287,9 +287,11 @@ def test_movie_in_mp4_names_the_package_that_is_missing(states, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_movies_that_cannot_be_are_refused(states, tmp_path):
+def test_movies_that_cannot_be_are_refused(states, solution, tmp_path):
     with pytest.raises(ValueError, match=r"got no state to animate; wanted one"):
         md.animate([], tmp_path / "movie.gif")
+    with pytest.raises(TypeError, match=r"got a Solution, which has no time; wanted .* with plot"):
+        md.animate([solution], tmp_path / "movie.gif")
     with pytest.raises(ValueError, match=r"got frames_per_second=0; wanted a positive"):
         md.animate(states, tmp_path / "movie.gif", frames_per_second=0)
     with pytest.raises(ValueError, match=r"movie.avi'; wanted one that ends in \.gif, \.mp4"):

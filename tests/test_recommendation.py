@@ -167,6 +167,11 @@ def test_what_cannot_be_is_an_error(arguments, message, problem_of):
         recommend(problem_of("paper"), **arguments)
 
 
+def test_a_system_that_is_not_reduced_is_an_error(system):
+    with pytest.raises(ValueError, match=r"got a CoupledSystem; wanted .* mixeddim.reduce\(system"):
+        recommend(system)
+
+
 def test_the_tables_that_ship_read(measured):
     assert measured
     for benchmark in measured:

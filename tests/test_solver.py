@@ -99,6 +99,7 @@ def test_a_preconditioner_that_is_not_positive_is_left_to_the_flexible_methods(s
     (learning.UNet(), {}, r"got an object of type UNet as prec.*UNetPreconditioner\(model\)"),
     ("unet-dynamic", {}, r"got 'unet-dynamic' as preconditioner; .*load_pretrained\(name\)"),
     (learning.Jacobi, {}, r"got <class .*Jacobi'> as preconditioner; .*Use .* Jacobi\(\)"),
+    (learning.Recommendation("jacobi", learning.Jacobi(), ""), {}, r"Recomm.* \.preconditioner of"),
     (Of(lambda r: r[:, :-1]), {},
      r"got shape \(1, 119\) on cpu from the preconditioner; wanted \(1, 120\)"),
     (Of(lambda r: r.to("meta")), {}, "on meta from the preconditioner; wanted .* on cpu"),

@@ -208,6 +208,11 @@ class _Block:
 
     def columns(self, parameters: Mapping[str, int] | None) -> dict[str, int]:
         """Return the named columns, checked."""
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise self.head.error(
+                f"got the parameters {parameters!r}; wanted a dictionary from names to columns, "
+                "counted from 0, such as {'radius': 0}, since the file names none."
+            )
         for name, column in (parameters or {}).items():
             if column not in range(self.num_parameters):
                 raise self.head.error(

@@ -59,6 +59,7 @@ def animate(
 
     Raises:
         ValueError: If there is no state, the frame rate is not positive, or as in `plot`.
+        TypeError: If a state has no time.
         ImportError: If the movie is MP4 and imageio-ffmpeg is missing.
         RuntimeError: If there is neither a display nor a driver to draw without one.
     """
@@ -66,7 +67,7 @@ def animate(
         raise ValueError(f"got frames_per_second={frames_per_second}; wanted a positive number.")
     titles = check_titles(titles)
     check_view(tissue)
-    data = [(s.time, tissue_dataset(s), network_dataset(s)) for s in states]
+    data = [(_time(s), tissue_dataset(s), network_dataset(s)) for s in states]
     if not data:
         raise ValueError("got no state to animate; wanted one at least.")
     path = Path(filename)
@@ -80,6 +81,15 @@ def animate(
     finally:
         plotter.close()
     return path
+
+
+def _time(state: TransportState) -> float:
+    if not hasattr(state, "time"):
+        raise TypeError(
+            f"got a {type(state).__name__}, which has no time; wanted states such as those of "
+            "simulate_transport. Draw a stationary solution with plot."
+        )
+    return state.time
 
 
 def _frames(
@@ -117,7 +127,7 @@ def _write_gif(path: Path, frames: Iterator[Image.Image], frames_per_second: flo
     for number, picture in enumerate(pictures):
         montage.paste(picture.reduce(2), (0, height // 2 * number))
     # Colours of all places and not only of many: vessels and colour bars are thin.
-    palette = montage.quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    palette = montage.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
     first, *rest = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     first.save(path, save_all=True, append_images=rest, duration=1000 / frames_per_second, loop=0)
 

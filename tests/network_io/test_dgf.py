@@ -166,6 +166,7 @@ def test_errors_name_file_and_line(write, text, message):
         ),
         ({"edge_parameters": {"radius": -1}}, "line 14: got column -1 for 'radius'; wanted"),
         ({"node_parameters": {"pressure": "0"}}, "line 3: got column '0' for 'pressure'; wanted"),
+        ({"edge_parameters": ["radius"]}, r"got the parameters \['radius'\]; wanted a dictionary"),
     ],
 )
 def test_columns_must_exist(write, parameters, message):
