@@ -23,7 +23,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from mixeddim.graphs import NetworkError, edge_indices, edge_lengths, edge_radii
+from mixeddim.graphs import (
+    NetworkError,
+    check_structure,
+    edge_indices,
+    edge_lengths,
+    edge_radii,
+)
 
 __all__ = ["Flow", "solve_flow"]
 
@@ -116,11 +122,7 @@ def solve_flow(
             mu = 1.2e-3 * relative_viscosity(2e6 * edge_radii(graph), hematocrit=0.45)
             flow = solve_flow(graph, mu, ends)
     """
-    if graph.is_directed() or graph.is_multigraph():
-        raise NetworkError(
-            f"got a {type(graph).__name__}; wanted an undirected networkx.Graph without parallel "
-            "edges. Convert it with networkx.Graph(graph)."
-        )
+    check_structure(graph)
     mu = _check_viscosity(viscosity, graph)
     given, is_given = _values_at_nodes(graph, pressures, "pressure")
     inflow, has_inflow = _values_at_nodes(graph, {} if inflows is None else inflows, "inflow")

@@ -23,6 +23,7 @@ __all__ = [
     "NetworkError",
     "NetworkStatistics",
     "Spread",
+    "check_structure",
     "edge_indices",
     "edge_lengths",
     "edge_radii",
@@ -142,7 +143,7 @@ def validate_graph(
     Raises:
         NetworkError: naming the first offending node or edge, what was wanted, and the remedy.
     """
-    _check_structure(graph)
+    check_structure(graph)
     inlet_mask(graph)
     edge_radii(graph)
     positions = node_positions(graph)
@@ -154,7 +155,12 @@ def validate_graph(
         _check_inside(graph, positions > np.asarray(upper), "upper", upper)
 
 
-def _check_structure(graph: nx.Graph) -> None:
+def check_structure(graph: nx.Graph) -> None:
+    """Check that a graph is simple and undirected, with an edge at all and at every node.
+
+    Raises:
+        NetworkError: naming what is wrong, what was wanted, and the remedy.
+    """
     if not isinstance(graph, nx.Graph) or graph.is_directed() or graph.is_multigraph():
         raise NetworkError(
             f"got a {type(graph).__name__}; wanted an undirected networkx.Graph without parallel "
@@ -307,7 +313,7 @@ def network_statistics(graph: nx.Graph) -> NetworkStatistics:
     Raises:
         NetworkError: if the graph has no edge, or a position or radius is missing or senseless.
     """
-    _check_structure(graph)
+    check_structure(graph)
     lengths, radii = edge_lengths(graph), edge_radii(graph)
     degrees = np.array([degree for _, degree in graph.degree])
     num_components = nx.number_connected_components(graph)

@@ -133,10 +133,12 @@ def solve_nonlinear(
 
     Raises:
         SolverError: If the iteration does not converge, or a linear problem cannot be solved.
-        ValueError: If the linearisation is unknown, or uptake returns no scalar UFL expression on
-            the tissue.
+        ValueError: If the linearisation is unknown, rtol out of range, or uptake returns no scalar
+            UFL expression on the tissue.
         TypeError: If uptake fails for a UFL expression.
     """
+    if not 0 < rtol < 1:
+        raise ValueError(f"got rtol={rtol!r}; wanted a reduction between 0 and 1, such as 1e-12.")
     if linearisation not in get_args(Linearisation):
         raise ValueError(
             f"got linearisation={linearisation!r}; wanted one of {get_args(Linearisation)}."

@@ -198,6 +198,7 @@ def test_mouse_cortex() -> None:
         ({"inflows": {1: np.inf}}, ValueError, "inflow inf at node 1; wanted a finite number"),
         ({"inflows": {0: 1.0}}, ValueError, "both a pressure and an inflow at node 0"),
         ({"graph": nx.DiGraph()}, md.NetworkError, "got a DiGraph; wanted an undirected"),
+        ({"graph": nx.Graph()}, md.NetworkError, "0 nodes and no edge; wanted at least one"),
     ],
 )
 def test_refuses(changes: dict, error: type[Exception], message: str) -> None:

@@ -190,6 +190,12 @@ def test_refuses(fed: md.CoupledSystem, arguments: tuple, message: str) -> None:
         md.solve_nonlinear(fed, *arguments)
 
 
+@pytest.mark.parametrize("rtol", [0.0, -1.0, 1.0, float("nan")])
+def test_refuses_reductions_that_are_none(fed: md.CoupledSystem, rtol: float) -> None:
+    with pytest.raises(ValueError, match=r"got rtol=.*; wanted a reduction between 0 and 1"):
+        md.solve_nonlinear(fed, lambda u: u**2, rtol=rtol)
+
+
 @pytest.mark.parametrize("uptake", [np.tanh, lambda u: 1.0 * u if u > 0.1 else 2.0 * u])
 def test_refuses_a_rate_that_is_not_written_with_ufl(fed: md.CoupledSystem, uptake) -> None:
     with pytest.raises(TypeError, match=r"got an uptake that fails for a UFL u: .* ufl.condit"):
