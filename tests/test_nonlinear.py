@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import ufl
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mixeddim as md
@@ -111,9 +111,16 @@ def test_plenty_is_taken_up_at_the_maximum(fed: md.CoupledSystem) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(maximum=st.floats(1e-6, 100.0), half=st.floats(0.05, 10.0))
+@example(maximum=0.03125, half=0.5)
 def test_balance_and_bounds(fed: md.CoupledSystem, maximum: float, half: float) -> None:
     solution = md.solve_nonlinear(fed, md.MichaelisMenten(maximum, half))
-    assert solution.mass_balance.error < 1e-9
+    # What is missing is the sum of the residual, which is small beside the first one, and not
+    # always beside what is taken up.
+    balance, num_dofs = solution.mass_balance, len(fed.b_3) + len(fed.b_1)
+    most = np.sqrt(num_dofs) * solution.residual_norms[-1]
+    assert balance.error_3d * balance.traded_3d <= most + 1e-14 * balance.traded_3d
+    assert balance.error_1d * balance.traded_1d <= most + 1e-14 * balance.traded_1d
+    assert most <= 1e-12 * np.sqrt(num_dofs) * solution.residual_norms[0]
     assert solution.mass_balance.reaction_3d == pytest.approx(solution.uptake)
     assert 0 < solution.uptake <= maximum * 1.001
     assert solution.u_1d.x.array.max() <= 1 + 1e-10
