@@ -46,8 +46,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import mixeddim as md
-from mixeddim.manufactured import ExactProblem, bessel_mode
 from mixeddim.verification import Convergence, study_convergence
+from mixeddim.verification.manufactured import ExactProblem, bessel_mode
 
 RADIUS = 0.05
 CELLS_ALONG = 16

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 import learning
 import mixeddim as md
-from learning.ksp import Kind, petsc_cg
+from learning.petsc.ksp import Kind, petsc_cg
 
 RTOL = 1e-8
 BATCH_SIZE = 20

@@ -1,27 +1,33 @@
 """Neural preconditioners and a differentiable FGMRES for the problems of `mixeddim`."""
 
-from learning.benchmark import run_benchmark
-from learning.classical import RugeStuben, SmoothedAggregation
-from learning.conjugate_gradients import cg, flexible_cg
-from learning.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
-from learning.distributions import DISTRIBUTIONS, ProblemDistribution
-from learning.evaluation import evaluate, evaluate_epochs, sine_profile
-from learning.fast_diagonalisation import FastDiagonalisation
-from learning.generation import generate
-from learning.geometric_multigrid import GeometricMultigrid
-from learning.krylov import KrylovResult, Status, fgmres, krylov_sines
-from learning.losses import energy_loss, hybrid_loss, log_sine_loss, residual_loss, sine_loss
-from learning.multigrid import LearnedMultigrid, MultigridNetwork
-from learning.operators import SystemBatch, batch_systems
-from learning.preconditioner import Identity, Jacobi, Preconditioner
+from learning.benchmark.recommendation import Recommendation, recommend
+from learning.benchmark.regimes import REGIMES
+from learning.benchmark.run import run_benchmark
+from learning.evaluation.measures import evaluate, evaluate_epochs, sine_profile
+from learning.krylov.conjugate_gradients import cg, flexible_cg
+from learning.krylov.fgmres import KrylovResult, Status, fgmres, krylov_sines
+from learning.krylov.operators import SystemBatch, batch_systems
+from learning.krylov.preconditioner import Identity, Jacobi, Preconditioner
+from learning.krylov.solver import SolveResult, solve
+from learning.preconditioners.classical import RugeStuben, SmoothedAggregation
+from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
+from learning.preconditioners.multigrid.geometric import GeometricMultigrid
+from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
+from learning.preconditioners.unet import UNet, UNetPreconditioner
 from learning.pretrained import load_preconditioner, load_pretrained, pretrained_card
-from learning.recommendation import Recommendation, recommend
-from learning.regimes import REGIMES
-from learning.solver import SolveResult, solve
-from learning.stages import STAGES, Stage
-from learning.training import train
-from learning.unet import UNet, UNetPreconditioner
-from learning.weights import load_weights, save_weights
+from learning.problems.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
+from learning.problems.distributions import DISTRIBUTIONS, ProblemDistribution
+from learning.problems.generation import generate
+from learning.training.loop import train
+from learning.training.losses import (
+    energy_loss,
+    hybrid_loss,
+    log_sine_loss,
+    residual_loss,
+    sine_loss,
+)
+from learning.training.stages import STAGES, Stage
+from learning.training.weights import load_weights, save_weights
 
 __all__ = [
     "DISTRIBUTIONS",

@@ -22,10 +22,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from learning.architectures import ARCHITECTURES
-from learning.data import FAMILIES, load_dataset
-from learning.distributions import DISTRIBUTIONS
-from learning.stages import LOSSES, STAGES, Stage
+from learning.preconditioners.architectures import ARCHITECTURES
+from learning.problems.data import FAMILIES, load_dataset
+from learning.problems.distributions import DISTRIBUTIONS
+from learning.training.stages import LOSSES, STAGES, Stage
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,7 +73,7 @@ def _add_generate(commands: Any) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from learning.generation import generate
+    from learning.problems.generation import generate
 
     distribution = DISTRIBUTIONS[options.distribution]
     if options.num_cells is not None:
@@ -161,7 +161,7 @@ def _shown(value: object) -> str:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from learning.training import train
+    from learning.training.loop import train
 
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Stage)}
     changes: dict[str, Any] = {
@@ -264,9 +264,9 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _add_benchmark(commands: Any) -> None:
-    from learning.benchmark import DEFAULT_REGIMES
-    from learning.methods import METHODS
-    from learning.regimes import REGIMES
+    from learning.benchmark.methods import METHODS
+    from learning.benchmark.regimes import REGIMES
+    from learning.benchmark.run import DEFAULT_REGIMES
 
     parser = _command(
         commands, "benchmark", "time learned and classical methods on the same systems", _benchmark
@@ -304,7 +304,7 @@ def _add_benchmark(commands: Any) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from learning.benchmark import generate_data, run_benchmark
+    from learning.benchmark.run import generate_data, run_benchmark
     from learning.reporting import write_benchmark_report
 
     cells = {

@@ -7,10 +7,10 @@ from importlib import resources
 
 import torch
 
-from learning.architectures import preconditioner_of
 from learning.devices import usable_device
-from learning.preconditioner import Preconditioner
-from learning.weights import load_weights
+from learning.krylov.preconditioner import Preconditioner
+from learning.preconditioners.architectures import preconditioner_of
+from learning.training.weights import load_weights
 
 __all__ = ["PRETRAINED", "load_preconditioner", "load_pretrained", "pretrained_card"]
 

@@ -14,18 +14,18 @@ from types import MappingProxyType
 
 import torch
 
-from learning.architectures import preconditioner_of
-from learning.data import FAMILIES, Dataset, load_dataset
-from learning.distributions import DISTRIBUTIONS, ProblemDistribution
-from learning.evaluation import evaluate, evaluate_epochs, sine_profile
-from learning.generation import generate
-from learning.geometric_multigrid import GeometricMultigrid
-from learning.preconditioner import Identity, Jacobi, Preconditioner
+from learning.evaluation.measures import evaluate, evaluate_epochs, sine_profile
+from learning.evaluation.results import Results, load_results, save_results
+from learning.krylov.preconditioner import Identity, Jacobi, Preconditioner
+from learning.preconditioners.architectures import preconditioner_of
+from learning.preconditioners.multigrid.geometric import GeometricMultigrid
+from learning.problems.data import FAMILIES, Dataset, load_dataset
+from learning.problems.distributions import DISTRIBUTIONS, ProblemDistribution
+from learning.problems.generation import generate
 from learning.reporting import write_report
-from learning.results import Results, load_results, save_results
-from learning.stages import STAGES
-from learning.training import train
-from learning.weights import load_weights
+from learning.training.loop import train
+from learning.training.stages import STAGES
+from learning.training.weights import load_weights
 
 __all__ = ["OUT_OF_DISTRIBUTION", "evaluate_data_sets", "reproduce"]
 

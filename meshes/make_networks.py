@@ -13,9 +13,9 @@ import numpy as np
 import pyvista as pv
 from numpy.typing import NDArray
 
-from mixeddim.generators import random_vascular_graph
-from mixeddim.graphs import edge_indices, node_positions
-from mixeddim.network_io import write_csv, write_graphml
+from mixeddim.networks.generators import random_vascular_graph
+from mixeddim.networks.graphs import edge_indices, node_positions
+from mixeddim.networks.io import write_csv, write_graphml
 
 SIDE = 200.0  # µm, of the cube that holds the random networks
 

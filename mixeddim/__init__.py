@@ -1,7 +1,7 @@
 """Mixed-dimensional 3D-1D coupled problems on FEniCSx: build, reduce, solve, look at them.
 
-Names are loaded when first used, so that `import mixeddim.tensors` or `mixeddim.graphs` works
-where DOLFINx is not installed.
+Names are loaded when first used, so that `import mixeddim.tensors` or `mixeddim.networks.graphs`
+works where DOLFINx is not installed.
 """
 
 import contextlib

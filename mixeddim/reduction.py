@@ -24,11 +24,11 @@ from scipy.sparse.linalg import LinearOperator, splu
 from scipy.spatial import KDTree
 
 from mixeddim.atomic import replacing
-from mixeddim.blocks import Blocks
-from mixeddim.grid import Grid
+from mixeddim.fem.blocks import Blocks
+from mixeddim.fem.grid import Grid
 
 if TYPE_CHECKING:
-    from mixeddim.assembly import CoupledSystem
+    from mixeddim.fem.assembly import CoupledSystem
 
 __all__ = ["ReducedSystem", "load_reduced", "reduce", "save_reduced"]
 

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 from mixeddim.atomic import replacing
-from mixeddim.grid import Grid
+from mixeddim.fem.grid import Grid
 from mixeddim.reduction import ReducedSystem
 
 __all__ = [

@@ -12,8 +12,43 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted([*ROOT.glob("mixeddim/**/*.py"), *ROOT.glob("learning/**/*.py")])
 
 
+# The order in which data flows; a room, or a file beside the rooms, imports what stands before it.
+ORDER = {
+    "mixeddim": (
+        "_fenics",
+        "atomic",
+        "networks",
+        "fem",
+        "reduction",
+        "tensors",
+        "solvers",
+        "results",
+        "verification",
+    ),
+    "learning": (
+        "devices",
+        "progress",
+        "problems",
+        "krylov",
+        "preconditioners",
+        "training",
+        "pretrained",
+        "petsc",
+        "evaluation",
+        "benchmark",
+        "reporting",
+        "plotting",
+        "reproduction",
+    ),
+}
+
+
 def package_of(file: Path) -> str:
     return file.relative_to(ROOT).parts[0]
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
 
 
 def imported_modules(file: Path) -> set[str]:
@@ -46,17 +81,52 @@ def test_data_flows_one_way(file: Path) -> None:
         assert "learning" not in roots
     else:
         assert not roots & {"dolfinx", "ufl", "basix", "mpi4py"}
-        assert "petsc4py" not in roots or file.stem == "petsc_preconditioners"
+        assert "petsc4py" not in roots or file.relative_to(ROOT).parts[1] == "petsc"
         assert "pyamg" not in roots or file.stem == "classical"
         # `mixeddim` itself is lazy; the module that generates data is the one to build with it.
         allowed = {"mixeddim", "mixeddim.tensors"} if file.stem == "generation" else set()
         assert {n for n in names if n.startswith("mixeddim")} <= allowed | {"mixeddim.tensors"}
 
 
-@pytest.mark.parametrize("sink", ["plotting", "output"])
+def arrows_back(file: Path) -> list[str]:
+    package, *parts = file.relative_to(ROOT).with_suffix("").parts
+    order = ORDER[package]
+    if parts[0] in {"__init__", "__main__"}:  # the fronts of the house see all rooms
+        return []
+    here = order.index(parts[0])
+    there = {room_of(n) for n in imported_modules(file) if n.startswith(f"{package}.")}
+    return [f"{parts[0]} -> {room}" for room in sorted(there) if order.index(room) > here]
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_arrow_between_rooms_runs_back(file: Path) -> None:
+    assert arrows_back(file) == []
+
+
+def test_an_arrow_that_runs_back_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ORDER, "mixeddim", (*reversed(ORDER["mixeddim"]),))
+    assert arrows_back(ROOT / "mixeddim/solvers/stationary.py") == [
+        "solvers -> _fenics",
+        "solvers -> fem",
+        "solvers -> reduction",
+    ]
+
+
+@pytest.mark.parametrize(("folder", "most"), [("learning", 10), ("mixeddim", 12), ("tests", 10)])
+def test_few_files_lie_outside_of_the_rooms(folder: str, most: int) -> None:
+    assert len([*(ROOT / folder).glob("*.py")]) <= most
+
+
+@pytest.mark.parametrize("room", sorted({f.parent for f in MODULES}), ids=lambda r: r.name)
+def test_every_room_says_what_lives_there(room: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+    assert docstring, room
+
+
+@pytest.mark.parametrize("sink", ["results.plotting", "results.output"])
 def test_nothing_imports_a_sink(sink: str) -> None:
     for file in MODULES:
-        if file.parent.name != "plotting" and file.stem != sink:
+        if file.parent.name != "plotting" and file.stem != sink.split(".")[-1]:
             names = imported_modules(file)
             assert not [n for n in names if f"{n}.".startswith(f"mixeddim.{sink}.")], file
 
@@ -109,6 +179,7 @@ def test_learning_loads_petsc_and_pyamg_only_where_they_are_used() -> None:
 
 def test_submodules_do_not_shadow_functions() -> None:
     names = [file.stem for file in MODULES if file.parent.name == "mixeddim"]
+    names += [f.parent.name for f in MODULES if f.parent.parent.name == "mixeddim"]
     result = run(f"import mixeddim\nprint(*set({names}) & set(mixeddim.__all__))")
     assert result.stdout.strip() == "", result.stderr
 

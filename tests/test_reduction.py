@@ -21,7 +21,7 @@ from mixeddim import (
     save_reduced,
     solve,
 )
-from mixeddim.generators import METHODS
+from mixeddim.networks.generators import METHODS
 
 
 @pytest.fixture(scope="module")

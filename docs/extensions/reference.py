@@ -1,10 +1,11 @@
 """The directive ``public-names``, which documents what a package exports from the modules named.
 
-    ```{public-names} mixeddim.graphs mixeddim.generators
+    ```{public-names} mixeddim.networks.graphs mixeddim.networks.generators
     ```
 
-Names appear as a user writes them, ``mixeddim.assemble`` and not ``mixeddim.assembly.assemble``. A
-public name that no page documents is a warning, and so fails the build.
+Names appear as a user writes them, ``mixeddim.assemble`` and not
+``mixeddim.fem.assembly.assemble``. A public name that no page documents is a warning, and so fails
+the build.
 """
 
 import ast

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from learning.benchmark_results import Benchmark, Cell, Measured, load_benchmark
-from learning.methods import METHODS
+from learning.benchmark.methods import METHODS
+from learning.benchmark.results import Benchmark, Cell, Measured, load_benchmark
 from learning.reporting import tables
 from learning.reporting.benchmark_figure import time_by_size
 from learning.reporting.figures import DPI

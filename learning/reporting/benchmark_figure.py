@@ -9,8 +9,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from learning.benchmark_results import Cell
-from learning.methods import METHODS
+from learning.benchmark.methods import METHODS
+from learning.benchmark.results import Cell
 from learning.reporting.figures import STYLE, WIDTH
 
 __all__ = ["time_by_size"]

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from learning.evaluation.results import EpochResult, Evaluation, Measurement, SineProfile
 from learning.reporting import paper
-from learning.results import EpochResult, Evaluation, Measurement, SineProfile
 
 __all__ = [
     "DPI",

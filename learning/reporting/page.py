@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.figure import Figure
 
+from learning.evaluation.results import Evaluation, Results, load_results
 from learning.reporting import figures, paper, tables
 from learning.reporting.provenance import (
     TrainingRun,
@@ -20,7 +21,6 @@ from learning.reporting.provenance import (
     training_table,
     unseen,
 )
-from learning.results import Evaluation, Results, load_results
 from mixeddim.tensors import replacing
 
 __all__ = ["write_report"]
@@ -36,9 +36,9 @@ def write_report(
     """Write `report.md` and its figures; what was not measured is left out.
 
     Args:
-        results: Files of `learning.results.save_results`. The first data set of the first file is
-            that of the paper; all others are reported as out of distribution. Sines and epochs
-            are taken from the first file that has them.
+        results: Files of `save_results` in `learning.evaluation.results`. The first data set of the
+            first file is that of the paper; all others are reported as out of distribution. Sines
+            and epochs are taken from the first file that has them.
         folder: Where to write.
         static_run: Folder of the static stage.
         dynamic_run: Folder of the dynamic stage.

@@ -41,4 +41,4 @@ TRAINING: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         },
     }
 )
-"""Tables 2 and 3, by stage, under the names of `learning.stages.Stage`."""
+"""Tables 2 and 3, by stage, under the names of `learning.training.stages.Stage`."""

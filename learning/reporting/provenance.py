@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from learning.evaluation.results import DataSummary
 from learning.reporting import paper, tables
-from learning.results import DataSummary
 
 __all__ = ["TrainingRun", "made_by", "read_run", "shortened", "training_table", "unseen"]
 
@@ -23,7 +23,7 @@ class TrainingRun:
     """What is left of a training run.
 
     Attributes:
-        configuration: That of `learning.runs.RunFolder`; empty if the folder has none.
+        configuration: That of `learning.training.runs.RunFolder`; empty if the folder has none.
         history: Column of history.csv -> values, shape (num_epochs,).
     """
 
@@ -125,7 +125,8 @@ _COUNTS: Final = (("num_problems", "training graphs"), ("num_epochs", "epochs"))
 def unseen(runs: Mapping[str, TrainingRun], data: DataSummary) -> str:
     """Say whether problems were drawn apart from those of the training; "" if that is unknown.
 
-    Data sets of one seed share their graphs, however many they hold (see `learning.generation`).
+    Data sets of one seed share their graphs, however many they hold: see
+    `learning.problems.generation`.
     """
     configurations = [run.configuration for run in runs.values()]
     data_sets = [one for configuration in configurations for one in _data_sets(configuration)]

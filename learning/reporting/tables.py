@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from learning.results import Measurement, SineProfile
+from learning.evaluation.results import Measurement, SineProfile
 
 __all__ = [
     "FIT_HEADER",

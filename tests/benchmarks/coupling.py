@@ -94,7 +94,7 @@ def time_mixeddim(
     tangents = network.tangent.x.array.reshape(-1, 3)[cells]
     radii = network.radius.x.array[cells]
 
-    from mixeddim.averaging import average
+    from mixeddim.fem.averaging import average
 
     V = system.side_3d.V
     return (

@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from learning.benchmark_results import Measured
-from learning.conjugate_gradients import cg
-from learning.cycles import Status
-from learning.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
-from learning.distributions import ProblemDistribution, to_json
-from learning.evaluation import RIGHT_HAND_SIDES
-from learning.generation import generate
-from learning.geometric_multigrid import GeometricMultigrid
-from learning.memory import free_memory
-from learning.operators import batch_systems
-from learning.preconditioner import Preconditioner
+from learning.benchmark.memory import free_memory
+from learning.benchmark.regimes import REGIMES, regime
+from learning.benchmark.results import Measured
+from learning.evaluation.measures import RIGHT_HAND_SIDES
+from learning.krylov.conjugate_gradients import cg
+from learning.krylov.cycles import Status
+from learning.krylov.operators import batch_systems
+from learning.krylov.preconditioner import Preconditioner
+from learning.preconditioners.multigrid.geometric import GeometricMultigrid
 from learning.pretrained import PRETRAINED, load_preconditioner, load_pretrained
-from learning.regimes import REGIMES, regime
-from learning.weights import load_weights
+from learning.problems.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
+from learning.problems.distributions import ProblemDistribution, to_json
+from learning.problems.generation import generate
+from learning.training.weights import load_weights
 from mixeddim.tensors import replacing
 
 SEED = 2  # training drew from 0

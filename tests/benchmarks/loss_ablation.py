@@ -17,16 +17,16 @@ from typing import Any
 
 from learned_multigrid import NUM_CELLS, SEED, UNLEARNED, cell, drawn, measure, opened, save
 
-from learning.benchmark_results import Measured
-from learning.data import Problem
-from learning.distributions import DISTRIBUTIONS
-from learning.multigrid import LearnedMultigrid, MultigridNetwork
-from learning.preconditioner import Preconditioner
+from learning.benchmark.regimes import regime
+from learning.benchmark.results import Measured
+from learning.krylov.preconditioner import Preconditioner
+from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
 from learning.pretrained import load_preconditioner
-from learning.regimes import regime
-from learning.runs import RunFolder
-from learning.stages import STAGES
-from learning.training import train
+from learning.problems.data import Problem
+from learning.problems.distributions import DISTRIBUTIONS
+from learning.training.loop import train
+from learning.training.runs import RunFolder
+from learning.training.stages import STAGES
 from mixeddim.tensors import replacing
 
 DATA_SETS, SEED_TRAINING = ("regimes", "regimes_varying", "regimes_fibres"), 0

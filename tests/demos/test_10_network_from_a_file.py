@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mixeddim as md
-from mixeddim.graphs import node_positions
+from mixeddim.networks.graphs import node_positions
 
 MESHES = Path(__file__).resolve().parents[2] / "meshes"
 MOUSE_CORTEX = Path(os.environ.get("MIXEDDIM_DATA", "")) / "mouse_cortex" / "network.dgf"

@@ -1,0 +1,102 @@
+"""What a preconditioner is: set up once for a batch of systems, applied once an iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learning.krylov.operators import SystemBatch
+from mixeddim.tensors import ReducedSystem
+
+__all__ = ["Identity", "Jacobi", "Preconditioner", "check_preconditioner", "on_host"]
+
+
+class Preconditioner(Protocol):
+    """Anything that turns a batch of systems into an approximate inverse, M ≈ S⁻¹."""
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether M (a u + b v) = a M u + b M v; where not, a flexible Krylov method is due."""
+        ...
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether M is symmetric positive definite too, as conjugate gradients need."""
+        ...
+
+    def setup(
+        self, systems: Sequence[ReducedSystem], batch: SystemBatch
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Do what depends on the systems alone, and return the map r -> M r.
+
+        Args:
+            systems: The systems, for what a preconditioner needs to know of them.
+            batch: The same systems on the device, in the dtype of the vectors.
+
+        Returns:
+            A map of residuals to corrections, both of shape (batch, n_3) in dof order.
+        """
+        ...
+
+
+class Identity:
+    """No preconditioner."""
+
+    is_linear = True
+    is_symmetric = True
+
+    def setup(
+        self,
+        systems: Sequence[ReducedSystem],  # noqa: ARG002
+        batch: SystemBatch,  # noqa: ARG002
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the identity (see `Preconditioner`)."""
+        return lambda r: r
+
+
+class Jacobi:
+    """Division by the diagonal of A_33."""
+
+    is_linear = True
+    is_symmetric = True
+
+    def setup(
+        self, systems: Sequence[ReducedSystem], batch: SystemBatch
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the division by the diagonal (see `Preconditioner`)."""
+        diagonals = torch.stack([torch.tensor(system.A_33.diagonal()) for system in systems])
+        inverse = (1.0 / diagonals).to(batch.g)
+        return lambda r: inverse * r
+
+
+def check_preconditioner(candidate: object) -> None:
+    """Raise ValueError for what has no `setup` to call, such as a model, a class or a name."""
+    if isinstance(candidate, type) or not hasattr(candidate, "setup"):
+        kind = type(candidate).__name__
+        got = repr(candidate) if isinstance(candidate, type | str) else f"an object of type {kind}"
+        raise ValueError(
+            f"got {got} as preconditioner; wanted an object with a method setup. Use "
+            "UNetPreconditioner(model) for a model, Jacobi() for the class Jacobi, "
+            "load_pretrained(name) for a name, .preconditioner of what recommend returns."
+        )
+
+
+def on_host(
+    maps: Sequence[Callable[[NDArray[np.float64]], NDArray[np.float64]]],
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the batched map of one map a system, in numpy and float64, for classical libraries.
+
+    Args:
+        maps: Each takes and returns shape (n_3,), and does not write to what it is given.
+    """
+
+    def apply(r: torch.Tensor) -> torch.Tensor:
+        rows = r.detach().to("cpu", torch.float64).numpy()
+        corrections = np.stack([M(row) for M, row in zip(maps, rows, strict=True)])
+        return torch.from_numpy(corrections).to(r)
+
+    return apply

@@ -1,0 +1,188 @@
+"""PETSc on both sides: its preconditioners under our protocol, and any of ours in the user's KSP.
+
+The reduced operator becomes a matrix, a preconditioner of `learning` a PCPYTHON context:
+
+    ksp.setOperators(schur_complement(reduced), tissue_block(reduced))
+    ksp.getPC().setType("python")
+    ksp.getPC().setPythonContext(as_pc(learning.load_pretrained("multigrid"), reduced))
+
+or from options, with the system taken from the matrix that `schur_complement` made:
+
+    -ksp_type cg -pc_type python -pc_python_type learning.petsc.LearningPC
+    -pc_learning_name multigrid
+
+PETSc's own preconditioners are in `preconditioners`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import learning
+from learning.devices import usable_device
+from learning.krylov.operators import batch_systems
+from learning.krylov.preconditioner import Preconditioner, check_preconditioner
+from learning.petsc.preconditioners import (
+    PETSc,
+)
+from learning.pretrained import PRETRAINED, load_preconditioner, load_pretrained
+from mixeddim.tensors import ReducedSystem
+
+__all__ = ["LearningPC", "as_pc", "schur_complement"]
+
+
+def schur_complement(reduced: ReducedSystem) -> PETSc.Mat:
+    """Return S as a PETSc matrix that multiplies without being assembled.
+
+    Vectors are the tissue's, in DOLFINx dof order; the right-hand side of the reduced problem is
+    `reduced.g`.
+    """
+    n = len(reduced.b_3)
+    S = PETSc.Mat().createPython((n, n), _SchurComplement(reduced), comm=PETSc.COMM_SELF)
+    S.setUp()
+    S.setOption(PETSc.Mat.Option.SPD, True)
+    return S
+
+
+def as_pc(
+    preconditioner: Preconditioner, reduced: ReducedSystem, device: torch.device | str = "cpu"
+) -> LearningPC:
+    """Return a preconditioner as the context of a PCPYTHON.
+
+    Use CG only with one that `is_linear` and `is_symmetric`, and FGMRES with any.
+
+    Args:
+        preconditioner: Any of `learning`'s protocol.
+        reduced: The system.
+        device: Where to apply it; vectors are copied there and back.
+
+    Raises:
+        ValueError: If the first is no preconditioner, or there is no such device.
+    """
+    check_preconditioner(preconditioner)
+    device = usable_device(device)
+    return LearningPC(preconditioner, reduced, device)
+
+
+class LearningPC:
+    """PCPYTHON context of a preconditioner of `learning`; `as_pc` makes it from Python.
+
+    Made by PETSc, from `-pc_python_type learning.petsc.LearningPC`, it takes the system from the
+    operator and the preconditioner from the option `-pc_learning_name`: a pretrained model, a file
+    of weights, or a class of `learning` that needs no arguments, such as Jacobi.
+
+    What it raises inside PETSc arrives as the cause of a PETSc.Error.
+    """
+
+    def __init__(
+        self,
+        preconditioner: Preconditioner | None = None,
+        reduced: ReducedSystem | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._preconditioner = preconditioner
+        self._reduced = reduced
+        self._device = device
+        self._apply: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def setFromOptions(self, pc: PETSc.PC) -> None:
+        """Take the preconditioner that the options name, if they do; called by PETSc."""
+        name = PETSc.Options(pc.getOptionsPrefix()).getString("pc_learning_name", "")
+        if name:
+            self._preconditioner = _named(name)
+
+    def setUp(self, pc: PETSc.PC) -> None:
+        """Set the preconditioner up for the system; called by PETSc.
+
+        Raises:
+            ValueError: If the PC is on several processes, its matrix has another size than the
+                system, or there is no preconditioner or no system.
+        """
+        if pc.comm.size > 1:
+            raise ValueError(
+                f"got a PC on {pc.comm.size} processes; wanted one, for learning's preconditioners "
+                "are serial. Create the KSP on PETSc.COMM_SELF."
+            )
+        if self._preconditioner is None:
+            prefix = pc.getOptionsPrefix() or ""
+            raise ValueError(
+                f"got no preconditioner; wanted one. Pass -{prefix}pc_learning_name NAME, such as "
+                f"one of {sorted(PRETRAINED)} or Jacobi, or use learning.petsc.as_pc."
+            )
+        A, _ = pc.getOperators()
+        reduced = self._reduced if self._reduced is not None else _system_of(A)
+        n = len(reduced.b_3)
+        if A.size != (n, n):
+            raise ValueError(
+                f"got a PC of a matrix of shape {A.size} for a system of {n} tissue dofs; wanted "
+                f"({n}, {n}). Give the KSP learning.petsc.schur_complement of the same system."
+            )
+        batch = batch_systems([reduced], torch.float64, self._device)
+        self._apply = self._preconditioner.setup([reduced], batch)
+
+    def apply(self, _: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """Set y = M x; called by PETSc."""
+        if self._apply is None:
+            raise ValueError("got a PC that is not set up; wanted one that is. Call pc.setUp().")
+        r = torch.tensor(x.getArray(readonly=True), device=self._device)[None]
+        with torch.no_grad():
+            y.setArray(self._apply(r)[0].to("cpu", torch.float64).numpy())
+
+    def applyTranspose(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """Set y = M' x; called by PETSc.
+
+        Raises:
+            ValueError: If M is not declared symmetric.
+        """
+        if not getattr(self._preconditioner, "is_symmetric", False):
+            raise ValueError(
+                f"got {self._preconditioner!r}, which is not symmetric, to be transposed; wanted a "
+                "method that needs no transpose. Use fgmres."
+            )
+        self.apply(pc, x, y)
+
+    def view(self, _: PETSc.PC, viewer: PETSc.Viewer) -> None:
+        """Print which preconditioner this is, for -ksp_view; called by PETSc."""
+        if viewer.getType() == "ascii":
+            viewer.printfASCII(f"    learning: {type(self._preconditioner).__name__}\n")
+
+
+class _SchurComplement:
+    """Context of the matrix of S."""
+
+    def __init__(self, reduced: ReducedSystem) -> None:
+        self.reduced = reduced
+
+    def mult(self, _: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        y.setArray(self.reduced.S @ x.getArray(readonly=True))
+
+    multTranspose = mult  # noqa: N815 - PETSc's name
+
+
+def _system_of(A: PETSc.Mat) -> ReducedSystem:
+    context = A.getPythonContext() if A.getType() == "python" else None
+    if not isinstance(context, _SchurComplement):
+        raise ValueError(
+            f"got an operator of type {A.getType()}, which tells nothing of the system; wanted "
+            "that of learning.petsc.schur_complement(reduced). Set it by ksp.setOperators, or use "
+            "learning.petsc.as_pc."
+        )
+    return context.reduced
+
+
+def _named(name: str) -> Preconditioner:
+    if name in PRETRAINED:
+        return load_pretrained(name)
+    if Path(name).is_file():
+        return load_preconditioner(name)
+    kind = getattr(learning, name, None)
+    if not (isinstance(kind, type) and hasattr(kind, "setup")):
+        raise ValueError(
+            f"got pc_learning_name={name!r}; wanted one of {sorted(PRETRAINED)}, a file of "
+            "weights, or a class of learning such as Jacobi. Correct the option."
+        )
+    preconditioner: Preconditioner = kind()
+    return preconditioner

@@ -1,0 +1,349 @@
+"""Geometric multigrid for S u = g on the structured box, batched: a symmetric V(1,1)-cycle.
+
+With the averaging matrix Pi and the network basis N scaled by the square roots of weights and wall
+conductances,
+
+    S = A_0 + Pi' C Pi      A_0 = K + M      C = 1 - N A_11^-1 N'
+
+keeps this form on every grid: with P the interpolation from the next, P' S P has P' A_0 P for A_0,
+Pi P for Pi and the same C. So the coarse operators are Galerkin's, of S itself, and the largest
+dense matrix has the size of the number of points on the network (Trottenberg, Oosterlee & Schüller
+2001, Multigrid, section 2.4, for the cycle).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from learning.krylov.cycles import LinearMap
+from learning.krylov.operators import SystemBatch, grids_of, network_blocks
+from learning.krylov.sparse import (
+    SparseMap,
+    block_diagonal,
+    dense_blocks,
+    dense_inverses,
+    sparse_map,
+    spd_solver,
+)
+from learning.preconditioners.multigrid.smoothers import chebyshev, l1_jacobi, low_rank
+from learning.preconditioners.multigrid.stencils import StencilMatrix, coarse_stencils, stencils_of
+from learning.preconditioners.multigrid.transfer import (
+    Axes,
+    axes_of,
+    coarsened,
+    coupling_along_axes,
+    interpolation,
+)
+from mixeddim.tensors import Grid, ReducedSystem
+
+__all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hierarchy", "v_cycle"]
+
+Smoother = Literal["low_rank", "l1_jacobi"]
+
+MOST_COARSE_NODES: Final = 1400
+"""A grid of no more nodes is solved directly: 11³ from 20 or 40 cells, 9³ from 32, 64 or 128."""
+
+MOST_DENSE_NODES: Final = 300
+"""The same on an accelerator, by dense inverses: 6³ from 20 cells, 5³ from 32, 64 or 128."""
+
+
+@dataclass(frozen=True)
+class GeometricMultigrid:
+    """One symmetric V(1,1)-cycle of geometric multigrid, symmetric positive definite.
+
+    Works on the box with any number of cells; powers of two make the best grids.
+
+    Attributes:
+        smoother: "low_rank" inverts the diagonal and the coupling together, for coupling of every
+            strength; "l1_jacobi" divides by a diagonal, cheaper to set up.
+        degree: Of the smoother's Chebyshev polynomial. 2 saves up to half of the iterations, each
+            of which costs half as much again.
+        dtype: What the cycle runs in; by default that of the vectors. In torch.float32 it works on
+            the normalised residual.
+    """
+
+    smoother: Smoother = "low_rank"
+    degree: int = 1
+    dtype: torch.dtype | None = None
+
+    is_linear = True
+    is_symmetric = True
+
+    def __post_init__(self) -> None:
+        if self.smoother not in get_args(Smoother):
+            raise ValueError(
+                f"got smoother={self.smoother!r}; wanted one of {get_args(Smoother)}. Choose one."
+            )
+        if not isinstance(self.degree, int) or self.degree < 1:
+            raise ValueError(f"got degree={self.degree!r}; wanted a positive integer. Use 1 or 2.")
+        if self.dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(
+                f"got dtype={self.dtype}; wanted torch.float32, torch.float64, or None for that "
+                "of the vectors."
+            )
+
+    def setup(self, systems: Sequence[ReducedSystem], batch: SystemBatch) -> LinearMap:
+        """Build grids and smoothers, and return the map r -> M r (see `Preconditioner`).
+
+        Raises:
+            ValueError: If the systems do not live on structured boxes of one shape, or S is
+                singular.
+        """
+        hierarchy = create_hierarchy(systems, batch, self.dtype or batch.g.dtype)
+        return hierarchy.preconditioner(
+            [chebyshev(self._base(level), level.apply, self.degree) for level in hierarchy.levels]
+        )
+
+    def _base(self, level: Level) -> LinearMap:
+        if self.smoother == "l1_jacobi":
+            return l1_jacobi(level.row_sums, level.Pi, level.like)
+        return low_rank(level.row_sums, level.Pi, level.average, level.like)
+
+
+# --- The cycle --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """S = A_0 + Pi' C Pi for a batch of systems on one grid, and the way to the next coarser one.
+
+    Vectors are in grid order.
+
+    Attributes:
+        stencils: Of A_0, shape (batch, 27, nx, ny, nz), in the dtype of the vectors.
+        row_sums: Those of |A_0|, shape (batch n,).
+        is_coarsened: Whether the next grid is coarser along x, y and z.
+        Pi: Scaled averaging matrices, block-diagonal, one block of (num_points, n) each.
+        tissue, average: Both as maps.
+        coupling: C, what the network leaves of the coupling, from (batch, num_points) to the same.
+        prolong: Interpolation P from the next grid; its transpose is the restriction.
+        like: A tensor of dtype, device and shape (batch, n) of the vectors.
+    """
+
+    stencils: torch.Tensor
+    row_sums: NDArray[np.float64]
+    is_coarsened: tuple[bool, bool, bool]
+    Pi: sparse.csr_array
+    tissue: StencilMatrix
+    average: SparseMap
+    coupling: LinearMap
+    prolong: SparseMap
+    like: torch.Tensor
+
+    def apply(self, v: torch.Tensor) -> torch.Tensor:
+        """Return S v, shape (batch, n)."""
+        return self.tissue(v) + self.average.T(self.coupling(self.average(v)))
+
+
+@dataclass(frozen=True, eq=False)
+class Hierarchy:
+    """All levels from fine to coarse, and the direct solver of the coarsest grid.
+
+    Attributes:
+        levels: None where the finest grid is solved directly.
+        solve_coarsest: Of vectors in grid order.
+        node_of_dof, dof_of_node: Of the finest grid, shape (batch, n).
+        dtype: What the cycle runs in.
+    """
+
+    levels: tuple[Level, ...]
+    solve_coarsest: LinearMap
+    node_of_dof: torch.Tensor
+    dof_of_node: torch.Tensor
+    dtype: torch.dtype
+
+    def preconditioner(self, smoothers: Sequence[LinearMap]) -> LinearMap:
+        """Return the V-cycle with a smoother for each level, as a map of vectors in dof order.
+
+        In another dtype than that of the vectors it works on the normalised residual.
+        """
+
+        def apply(r: torch.Tensor) -> torch.Tensor:
+            on_grid = r.gather(1, self.dof_of_node)
+            if r.dtype == self.dtype:
+                return v_cycle(self, smoothers, on_grid).gather(1, self.node_of_dof)
+            size = torch.linalg.vector_norm(r.detach(), dim=1, keepdim=True)
+            size = torch.where(size > 0, size, 1.0)
+            x = v_cycle(self, smoothers, (on_grid / size).to(self.dtype))
+            return size * x.gather(1, self.node_of_dof).to(r.dtype)
+
+        return apply
+
+
+def v_cycle(
+    hierarchy: Hierarchy, smoothers: Sequence[LinearMap], r: torch.Tensor, depth: int = 0
+) -> torch.Tensor:
+    """Return M r: smooth, correct from the next grid, smooth again.
+
+    Symmetric positive definite where each smoother is symmetric and converges by itself.
+
+    Args:
+        hierarchy: The levels.
+        smoothers: One for each level.
+        r: Residuals, shape (batch, n) of the level.
+        depth: The level to start from.
+    """
+    if depth == len(hierarchy.levels):
+        return hierarchy.solve_coarsest(r)
+    level, smooth = hierarchy.levels[depth], smoothers[depth]
+    x = smooth(r)
+    coarse_residual = level.prolong.T(r - level.apply(x))
+    x = x + level.prolong(v_cycle(hierarchy, smoothers, coarse_residual, depth + 1))
+    return x + smooth(r - level.apply(x))
+
+
+# --- The set-up -------------------------------------------------------------------------------
+
+
+def create_hierarchy(
+    systems: Sequence[ReducedSystem],
+    batch: SystemBatch,
+    dtype: torch.dtype,
+    *,
+    to_smallest: bool = False,
+) -> Hierarchy:
+    """Build the Galerkin operators of all grids.
+
+    Args:
+        systems: On structured boxes of one shape.
+        batch: The same systems.
+        dtype: Of the vectors in the cycle.
+        to_smallest: Whether to coarsen on a CPU as far as on an accelerator.
+
+    Raises:
+        ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
+    """
+    grids = grids_of(systems)
+    like = batch.g.to(dtype)
+    num_points = max(len(system.weights) for system in systems)
+    n_1 = max(len(system.b_1) for system in systems)
+    stencils = stencils_of([system.K + system.M for system in systems], grids)
+    Pi = block_diagonal(
+        [_on_grid(_scaled(s, s.Pi), grid) for s, grid in zip(systems, grids, strict=True)],
+        num_points,
+    )
+    N = [_scaled(system, system.N) for system in systems]
+    for block in N:
+        block.resize(block.shape[0], n_1)
+    basis = block_diagonal(N, num_points)
+    apply_C = _coupling(sparse_map(basis, like), batch)
+
+    levels: list[Level] = []
+    axes = axes_of(grids[0])
+    coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
+    most = MOST_DENSE_NODES if like.is_cuda or to_smallest else MOST_COARSE_NODES
+    while np.prod([len(x) for x in axes]) > most:
+        fine, axes = axes, coarsened(axes, coupling)
+        along_x, along_y, along_z = (len(a) < len(b) for a, b in zip(axes, fine, strict=True))
+        P, prolong = _interpolation(axes, fine, len(systems), dtype, like.device)
+        on_device = torch.tensor(stencils).to(like)
+        levels.append(
+            Level(
+                stencils=on_device,
+                row_sums=np.abs(stencils).sum(axis=1).ravel(),
+                is_coarsened=(along_x, along_y, along_z),
+                Pi=Pi,
+                tissue=StencilMatrix(on_device),
+                average=sparse_map(Pi, like),
+                coupling=apply_C,
+                prolong=prolong,
+                like=like.new_empty(len(like), P.shape[0] // len(like)),
+            )
+        )
+        stencils, Pi = coarse_stencils(stencils, axes, fine), (Pi @ P).tocsr()
+    node_of_dof = np.stack([grid.node_of_dof for grid in grids])
+    dof_of_node = np.empty_like(node_of_dof)
+    np.put_along_axis(dof_of_node, node_of_dof, np.arange(node_of_dof.shape[1])[None], axis=1)
+    return Hierarchy(
+        levels=tuple(levels),
+        solve_coarsest=_coarsest_solver(stencils, Pi, basis, systems, like.device),
+        node_of_dof=torch.tensor(node_of_dof, device=like.device),
+        dof_of_node=torch.tensor(dof_of_node, device=like.device),
+        dtype=dtype,
+    )
+
+
+@lru_cache(maxsize=12)
+def _interpolation(
+    coarse: Axes, fine: Axes, batch: int, dtype: torch.dtype, device: torch.device
+) -> tuple[sparse.csr_array, SparseMap]:
+    """Return the interpolation of a batch, kept since the systems of a study share their grid."""
+    to_nodes = interpolation(coarse, fine)
+    P = block_diagonal([to_nodes] * batch, to_nodes.shape[0])
+    return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
+
+
+def _coarsest_solver(
+    stencils: NDArray[np.float64],
+    Pi: sparse.csr_array,
+    N: sparse.csr_array,
+    systems: Sequence[ReducedSystem],
+    device: torch.device,
+) -> LinearMap:
+    """Return b -> S^-1 b, in float64 throughout: S may be nearly singular.
+
+    On a CPU by sparse factors of the block system of the coarse tissue and the network, whose
+    solution for (b, 0) has S^-1 b for its first part.
+    """
+    A_33 = StencilMatrix(torch.tensor(stencils)).to_scipy() + Pi.T @ Pi
+    A_31 = Pi.T @ N
+    try:
+        if device.type == "cuda":
+            return _dense_solver(A_33, A_31, systems, device)
+        A = sparse.block_array([[A_33, A_31], [A_31.T, network_blocks(systems)]], format="csc")
+        solve_block = spd_solver(A, torch.empty(1, A.shape[0]))
+    except ValueError as error:
+        raise ValueError(
+            f"got a system that is singular on its coarsest grid ({error}); wanted a positive "
+            "definite one. Give the tissue a reaction or a Dirichlet condition."
+        ) from error
+
+    def solve(b: torch.Tensor) -> torch.Tensor:
+        padded = torch.nn.functional.pad(b.reshape(1, -1), (0, A_31.shape[1]))
+        return solve_block(padded)[:, : b.numel()].reshape(b.shape)
+
+    return solve
+
+
+def _dense_solver(
+    A_33: sparse.csr_array,
+    A_31: sparse.csr_array,
+    systems: Sequence[ReducedSystem],
+    device: torch.device,
+) -> LinearMap:
+    """Return b -> S^-1 b by the inverse of each system's S."""
+    S, A_13 = dense_blocks(A_33, len(systems)), dense_blocks(A_31.T.tocsr(), len(systems))
+    for block, coupling, system in zip(S, A_13, systems, strict=True):
+        coupling = coupling[: len(system.b_1)]
+        block -= coupling.T @ system.solve_11(coupling)
+    return dense_inverses(torch.tensor(S, device=device), torch.float64)
+
+
+def _coupling(N: SparseMap, batch: SystemBatch) -> LinearMap:
+    """Return C = 1 - N A_11^-1 N'."""
+
+    def apply(values: torch.Tensor) -> torch.Tensor:
+        # In the dtype of the batch, which accuracy needs where the network conducts well.
+        network = batch.solve_11(N.T(values).to(batch.g.dtype))
+        return values - N(network.to(values.dtype))
+
+    return apply
+
+
+def _on_grid(Pi: sparse.csr_array, grid: Grid) -> sparse.csr_array:
+    """Return a matrix with its columns, one for each dof, in grid order."""
+    return sparse.csr_array((Pi.data, grid.node_of_dof[Pi.indices], Pi.indptr), shape=Pi.shape)
+
+
+def _scaled(system: ReducedSystem, A: sparse.csr_array) -> sparse.csr_array:
+    """Scale the rows of a matrix, one for each point, by the roots of weight times conductance."""
+    roots = np.repeat(np.sqrt(system.weights * system.beta), np.diff(A.indptr))
+    return sparse.csr_array((roots * A.data, A.indices, A.indptr), shape=A.shape)

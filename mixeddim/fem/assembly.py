@@ -1,0 +1,213 @@
+"""Assemble the coupled problem: the parts, the Dirichlet elimination, and the four blocks.
+
+With K, M and K_1d from the weak forms, Pi the averaging matrix at quadrature points of the
+network, N its own basis there, W the quadrature weights and B the wall conductances:
+
+    A_33 = K + M + Pi' W B Pi      A_31 = -Pi' W B N
+    A_13 = A_31'                   A_11 = K_1d + N' W B N
+"""
+
+from __future__ import annotations
+
+import mixeddim._fenics  # noqa: F401
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import dolfinx
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mixeddim.fem.averaging import AveragingOperator, OutsidePolicy
+from mixeddim.fem.blocks import Blocks
+from mixeddim.fem.boundary import BoundaryCondition, Dirichlet
+from mixeddim.fem.coupling import Coupling, couple
+from mixeddim.fem.forms import Coefficients
+from mixeddim.fem.grid import Grid
+from mixeddim.fem.meshes import Network, StructuredBox
+from mixeddim.fem.sides import Side, assemble_network, assemble_tissue
+
+__all__ = ["CoupledSystem", "assemble"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CoupledSystem(Blocks):
+    """The discrete coupled problem, its parts kept apart.
+
+    The matrices named as in the module's formula have the Dirichlet dofs eliminated
+    symmetrically: their rows and columns are zero but for the mean diagonal entry of K, so that
+    these equations weigh as much as the others in a norm, and the right-hand sides carry their
+    values. `side_3d`, `side_1d` and `coupling` hold the same parts before elimination.
+
+    A system keeps its meshes alive, and an MPI process has room for some 150 of those: of many
+    problems keep the reduced systems.
+
+    Attributes:
+        tissue: Structured box or mesh of the tissue.
+        network: Network with its mesh.
+        side_3d: Tissue without coupling, before elimination.
+        side_1d: Network without coupling, before elimination.
+        coupling: Wall exchange, before elimination.
+    """
+
+    tissue: StructuredBox | dolfinx.mesh.Mesh
+    network: Network
+    side_3d: Side
+    side_1d: Side
+    coupling: Coupling
+
+    def __repr__(self) -> str:
+        n_3, n_1 = len(self.side_3d.f), len(self.side_1d.f)
+        points = len(self.coupling.weights)
+        return f"CoupledSystem({n_3} + {n_1} unknowns, coupled at {points} points)"
+
+    @cached_property
+    def grid(self) -> Grid | None:
+        """Nodes of the structured box in grid order, or None on any other mesh."""
+        if isinstance(self.tissue, StructuredBox):
+            return self.tissue.grid(self.side_3d.V)
+        return None
+
+    @cached_property
+    def K(self) -> sparse.csr_array:
+        """Stiffness (and Robin) matrix of the tissue."""
+        side = self.side_3d
+        return _eliminate(side.K + side.R, side.is_free, side.dirichlet_diagonal)
+
+    @cached_property
+    def M(self) -> sparse.csr_array:
+        """Reaction matrix of the tissue."""
+        return _eliminate(self.side_3d.M, self.side_3d.is_free, diagonal=0.0)
+
+    @cached_property
+    def K_1d(self) -> sparse.csr_array:
+        """Stiffness (and reaction and Robin) matrix of the network."""
+        side = self.side_1d
+        return _eliminate(side.K + side.M + side.R, side.is_free, side.dirichlet_diagonal)
+
+    @cached_property
+    def Pi(self) -> sparse.csr_array:
+        """Averaging matrix, with the columns of Dirichlet dofs zero."""
+        return _drop_columns(self.coupling.Pi, self.side_3d.is_free)
+
+    @cached_property
+    def N(self) -> sparse.csr_array:
+        """Network basis at the quadrature points, with the columns of Dirichlet dofs zero."""
+        return _drop_columns(self.coupling.N, self.side_1d.is_free)
+
+    @cached_property
+    def W(self) -> sparse.dia_array:
+        """Diagonal of quadrature weights."""
+        return sparse.diags_array(self.coupling.weights)
+
+    @cached_property
+    def B(self) -> sparse.dia_array:
+        """Diagonal of wall conductances."""
+        return sparse.diags_array(self.coupling.beta)
+
+    @cached_property
+    def A_11(self) -> sparse.csr_array:
+        """Network block."""
+        return (self.K_1d + self.N.T @ self.W @ self.B @ self.N).tocsr()
+
+    @property
+    def b_3(self) -> NDArray[np.float64]:
+        """Right-hand side of the tissue, shape (num_dofs_3d,)."""
+        return self._right_hand_sides[0]
+
+    @property
+    def b_1(self) -> NDArray[np.float64]:
+        """Right-hand side of the network, shape (num_dofs_1d,)."""
+        return self._right_hand_sides[1]
+
+    @cached_property
+    def _right_hand_sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Loads less what the Dirichlet values contribute, and those values at their dofs."""
+        given_3d, given_1d = self.side_3d.given_values, self.side_1d.given_values
+        residual_3d, residual_1d = self.unconstrained_residual(given_3d, given_1d)
+        given_3d *= self.side_3d.dirichlet_diagonal
+        given_1d *= self.side_1d.dirichlet_diagonal
+        b_3 = np.where(self.side_3d.is_free, -residual_3d, given_3d)
+        b_1 = np.where(self.side_1d.is_free, -residual_1d, given_1d)
+        return b_3, b_1
+
+    def unconstrained_residual(
+        self, u_3d: NDArray[np.float64], u_1d: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return A u - b of both sides before Dirichlet elimination.
+
+        At a Dirichlet dof of a solution this is the flow that its condition lets in.
+
+        Args:
+            u_3d: Tissue dofs.
+            u_1d: Network dofs.
+        """
+        exchange = self.coupling.weights * self.coupling.flux(u_3d, u_1d)
+        residual_3d = self.side_3d.residual(u_3d) - self.coupling.Pi.T @ exchange
+        residual_1d = self.side_1d.residual(u_1d) + self.coupling.N.T @ exchange
+        return residual_3d, residual_1d
+
+
+def assemble(
+    tissue: StructuredBox | dolfinx.mesh.Mesh,
+    network: Network,
+    coefficients: Coefficients,
+    *,
+    bcs_3d: Sequence[BoundaryCondition] = (),
+    bcs_1d: Sequence[BoundaryCondition] = (Dirichlet("inlets", 1.0),),
+    averaging: AveragingOperator | None = None,
+    outside: OutsidePolicy = "raise",
+) -> CoupledSystem:
+    """Assemble the coupled 3D-1D problem with P1 elements on both meshes.
+
+    Args:
+        tissue: Structured box, or any mesh of straight-edged tetrahedra.
+        network: The network in it.
+        coefficients: Material data and sources.
+        bcs_3d: Conditions on the boundary of the tissue; no flux where there is none.
+        bcs_1d: Conditions on the network, by default u_1d = 1 at the inlets; no flux at the
+            other ends.
+        averaging: How the tissue is averaged around the network, for trial and test function
+            alike; the mean over the circle by default.
+        outside: What to do where a circle leaves the tissue (see `mixeddim.fem.averaging.average`).
+
+    Raises:
+        ValueError: If circles leave the tissue under "raise", or a condition or coefficient does
+            not fit its side.
+        TypeError: If a condition or coefficient is of an unknown kind, or `network` no mesh.
+        NotImplementedError: If the meshes are distributed over several processes.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"got a network of type {type(network).__name__}; wanted the mesh of one. "
+            "Use create_network(graph, max_segment_length)."
+        )
+    mesh = tissue.mesh if isinstance(tissue, StructuredBox) else tissue
+    for name, comm in (("tissue", mesh.comm), ("network", network.mesh.comm)):
+        if comm.size > 1:
+            raise NotImplementedError(
+                f"got a {name} mesh on {comm.size} processes; assembly is serial for now. "
+                "Create both meshes with comm=MPI.COMM_SELF."
+            )
+    side_3d = assemble_tissue(tissue, coefficients, bcs_3d)
+    side_1d = assemble_network(network, coefficients, bcs_1d)
+    coupling = couple(tissue, side_3d.V, network, coefficients.permeability, averaging, outside)
+    return CoupledSystem(tissue, network, side_3d, side_1d, coupling)
+
+
+def _eliminate(
+    A: sparse.csr_array, is_free: NDArray[np.bool_], diagonal: float
+) -> sparse.csr_array:
+    """Zero the rows and columns of the dofs that are not free, and set their diagonal."""
+    if is_free.all():
+        return A.tocsr()
+    free = sparse.diags_array(is_free.astype(float))
+    return (free @ A @ free + sparse.diags_array(np.where(is_free, 0.0, diagonal))).tocsr()
+
+
+def _drop_columns(A: sparse.csr_array, is_free: NDArray[np.bool_]) -> sparse.csr_array:
+    if is_free.all():
+        return A
+    return (A @ sparse.diags_array(is_free.astype(float))).tocsr()

@@ -1,0 +1,253 @@
+"""The averaging matrix Pi: from dofs of the tissue to means over the vessel wall.
+
+Row i of Pi holds the weights that take a tissue function u to its mean T u around the i-th point
+of the network. An averaging operator says which points that mean is made of; everything else
+(finding cells, tabulating the basis, circles that leave the tissue) is common to all of them.
+"""
+
+from __future__ import annotations
+
+import mixeddim._fenics  # noqa: F401
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import dolfinx
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mixeddim.fem.location import locate
+from mixeddim.fem.meshes import StructuredBox
+
+__all__ = [
+    "Averaging",
+    "AveragingOperator",
+    "CircleMean",
+    "OutsidePolicy",
+    "PointTrace",
+    "Stencil",
+    "average",
+]
+
+OutsidePolicy = Literal["raise", "renormalise", "drop"]
+
+
+@dataclass(frozen=True)
+class Stencil:
+    """Points and weights whose weighted sums are the means.
+
+    Attributes:
+        rows: Ordinal of the network point that each stencil point belongs to, shape (m,).
+        points: Shape (m, 3).
+        weights: Shape (m,); those of one row sum to 1.
+    """
+
+    rows: NDArray[np.int64]
+    points: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+
+class AveragingOperator(Protocol):
+    """Anything that turns points of the network into a stencil in the tissue."""
+
+    def stencil(
+        self,
+        centres: NDArray[np.float64],
+        tangents: NDArray[np.float64],
+        radii: NDArray[np.float64],
+        spacing: float,
+    ) -> Stencil:
+        """Return the points and weights of the mean around each network point.
+
+        Args:
+            centres: Points of the network, shape (n, 3).
+            tangents: Unit vectors along the network there, shape (n, 3).
+            radii: Radii of the vessel there, shape (n,).
+            spacing: Mesh size h of the tissue.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CircleMean:
+    """Mean over the circle of the vessel's radius in the plane normal to it.
+
+    Equispaced points integrate periodic functions best; on a finite element function the kinks
+    at cell faces limit the accuracy, so the number of points follows radius / h.
+    (D'Angelo & Quarteroni 2008, doi:10.1142/S0218202508003108.)
+
+    Attributes:
+        num_points: Points on each circle. By default four for each length h of its
+            circumference, 16 at least.
+        phase: Angle of the first point [rad].
+    """
+
+    num_points: int | None = None
+    phase: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_points is not None and self.num_points < 3:
+            raise ValueError(
+                f"got num_points={self.num_points}; wanted at least 3 points on a circle. "
+                "Leave it out to let the number follow the radius."
+            )
+
+    def stencil(
+        self,
+        centres: NDArray[np.float64],
+        tangents: NDArray[np.float64],
+        radii: NDArray[np.float64],
+        spacing: float,
+    ) -> Stencil:
+        """Place equispaced points of equal weight on each circle (see `AveragingOperator`)."""
+        if self.num_points is None:
+            count = np.maximum(16, 4 * np.ceil(2 * np.pi * radii / spacing).astype(np.int64))
+        else:
+            count = np.full(len(radii), self.num_points)
+        rows = np.repeat(np.arange(len(radii)), count)
+        position = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+        angle = self.phase + 2 * np.pi * position / count[rows]
+        first, second = _normals(tangents)
+        direction = np.cos(angle)[:, None] * first[rows] + np.sin(angle)[:, None] * second[rows]
+        points = centres[rows] + radii[rows, None] * direction
+        return Stencil(rows, points, 1.0 / count[rows])
+
+
+@dataclass(frozen=True)
+class PointTrace:
+    """Value at the network point itself: the trace on the line."""
+
+    def stencil(
+        self,
+        centres: NDArray[np.float64],
+        tangents: NDArray[np.float64],  # noqa: ARG002
+        radii: NDArray[np.float64],  # noqa: ARG002
+        spacing: float,  # noqa: ARG002
+    ) -> Stencil:
+        """Return the centres with weight 1 (see `AveragingOperator`)."""
+        return Stencil(np.arange(len(centres)), centres, np.ones(len(centres)))
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """The averaging matrix and the network points it holds for.
+
+    Attributes:
+        Pi: Shape (number of points kept, number of dofs).
+        kept: Which of the network points have a row in Pi, shape (n,).
+        num_leaving: Number of points whose stencil leaves the tissue.
+    """
+
+    Pi: sparse.csr_array
+    kept: NDArray[np.bool_]
+    num_leaving: int
+
+
+def average(
+    tissue: StructuredBox | dolfinx.mesh.Mesh,
+    V: dolfinx.fem.FunctionSpace,
+    centres: NDArray[np.float64],
+    tangents: NDArray[np.float64],
+    radii: NDArray[np.float64],
+    operator: AveragingOperator | None = None,
+    outside: OutsidePolicy = "raise",
+) -> Averaging:
+    """Assemble the averaging matrix of a tissue space at points of a network.
+
+    Args:
+        tissue: The box or mesh that V lives on; on a box, points are located by arithmetic.
+        V: Scalar Lagrange space of any degree on a mesh of straight-edged tetrahedra.
+        centres: Points of the network, shape (n, 3).
+        tangents: Unit vectors along the network there, shape (n, 3).
+        radii: Radii of the vessel there, shape (n,).
+        operator: Which mean to take; the mean over the circle by default.
+        outside: What to do with a stencil that leaves the tissue: "raise" an error,
+            "renormalise" to the mean over the part inside, or "drop" the network point, so that
+            nothing is exchanged there.
+
+    Raises:
+        ValueError: If a stencil leaves the tissue under "raise", or lies wholly outside under
+            "renormalise"; if V is not scalar or not on the tissue's mesh; if the weights of a
+            stencil do not sum to 1; if the policy is unknown.
+    """
+    if outside not in get_args(OutsidePolicy):
+        raise ValueError(f"got outside={outside!r}; wanted one of {get_args(OutsidePolicy)}.")
+    if V.dofmap.bs != 1 or V.element.basix_element.value_size != 1:
+        raise ValueError(
+            "got a vector-valued space; wanted a scalar Lagrange space. "
+            "Average each component on its own."
+        )
+    mesh = tissue.mesh if isinstance(tissue, StructuredBox) else tissue
+    if V.mesh is not mesh:
+        raise ValueError("got a space on another mesh than the tissue's; wanted one on its mesh.")
+    spacing = tissue.spacing if isinstance(tissue, StructuredBox) else _median_edge(mesh)
+    stencil = (operator or CircleMean()).stencil(centres, tangents, radii, spacing)
+    location = locate(tissue, stencil.points)
+    found = location.cells >= 0
+
+    num_points = len(centres)
+    total = np.bincount(stencil.rows, stencil.weights, minlength=num_points)
+    if not np.allclose(total, 1.0, rtol=0.0, atol=1e-12):
+        raise ValueError(
+            f"got stencil weights that sum to {total[np.argmax(abs(total - 1.0))]:.6g} around a "
+            "point; wanted 1, so that the mean of a constant is that constant. Divide by the sum."
+        )
+    leaving = np.zeros(num_points, dtype=bool)
+    leaving[stencil.rows[~found]] = True
+    inside = np.bincount(stencil.rows[found], stencil.weights[found], minlength=num_points)
+    kept = ~leaving if outside == "drop" else np.ones(num_points, dtype=bool)
+    _check_outside(outside, leaving, inside, centres, radii)
+
+    basis = V.element.basix_element.tabulate(0, location.reference_points[found])[0, :, :, 0]
+    rows = stencil.rows[found]
+    scale = np.where(leaving & (inside > 0), 1.0 / np.where(inside > 0, inside, 1.0), 1.0)
+    values = basis * (stencil.weights[found] * scale[rows])[:, None]
+    columns = V.dofmap.list[location.cells[found]]
+    Pi = sparse.coo_array(
+        (values.ravel(), (np.repeat(rows, columns.shape[1]), columns.ravel())),
+        shape=(num_points, V.dofmap.index_map.size_local + V.dofmap.index_map.num_ghosts),
+    ).tocsr()
+    return Averaging(Pi[kept] if outside == "drop" else Pi, kept, int(leaving.sum()))
+
+
+def _check_outside(
+    outside: OutsidePolicy,
+    leaving: NDArray[np.bool_],
+    inside: NDArray[np.float64],
+    centres: NDArray[np.float64],
+    radii: NDArray[np.float64],
+) -> None:
+    lost = leaving if outside == "raise" else (inside <= 0) & (outside == "renormalise")
+    if not lost.any():
+        return
+    first = int(np.argmax(lost))
+    where = f"the first around {centres[first].tolist()} with radius {radii[first]:.3g}"
+    if outside == "raise":
+        raise ValueError(
+            f"{lost.sum()} of {len(lost)} circles leave the tissue, {where}; wanted all inside. "
+            "Give network and box the same unit (Scaling) and place, keep the network a radius "
+            "away from the boundary, or pass outside='renormalise' (mean over the part inside) or "
+            "outside='drop' (no exchange there)."
+        )
+    raise ValueError(
+        f"{lost.sum()} of {len(lost)} circles lie wholly outside the tissue, {where}; wanted a "
+        "part of each inside. Check units and position of the network, or pass outside='drop'."
+    )
+
+
+def _normals(
+    tangents: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Complete each unit tangent to a right-handed orthonormal frame."""
+    axis = np.eye(3)[np.argmin(np.abs(tangents), axis=1)]
+    first = np.cross(tangents, axis)
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    return first, np.cross(tangents, first)
+
+
+def _median_edge(mesh: dolfinx.mesh.Mesh) -> float:
+    cells = np.arange(mesh.topology.index_map(3).size_local, dtype=np.int32)
+    mesh.topology.create_connectivity(1, 3)
+    edges = dolfinx.mesh.compute_incident_entities(mesh.topology, cells, 3, 1)
+    return float(np.median(mesh.h(1, edges)))

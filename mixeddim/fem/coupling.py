@@ -1,0 +1,119 @@
+"""Exchange over the vessel wall: means, basis, weights and conductance along the network."""
+
+from __future__ import annotations
+
+import mixeddim._fenics  # noqa: F401
+
+from dataclasses import dataclass
+
+import basix
+import dolfinx
+import numpy as np
+import ufl
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mixeddim.fem.averaging import AveragingOperator, OutsidePolicy, average
+from mixeddim.fem.forms import Coefficient, as_ufl
+from mixeddim.fem.meshes import Network, StructuredBox
+
+__all__ = ["Coupling", "couple"]
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """Exchange over the vessel wall at quadrature points of the network, before elimination.
+
+    Attributes:
+        Pi: Means of the tissue basis over the wall, shape (num_points, num_dofs_3d).
+        N: Values of the network basis, shape (num_points, num_dofs_1d).
+        weights: Quadrature weights, in units of length, shape (num_points,).
+        beta: Wall conductance per unit length, 2 pi radius kappa, shape (num_points,).
+        points: Coordinates of the quadrature points, shape (num_points, 3).
+        cells: Cell of the network mesh that each lies in, shape (num_points,).
+        num_leaving: Number of quadrature points whose mean reached outside the tissue.
+    """
+
+    Pi: sparse.csr_array
+    N: sparse.csr_array
+    weights: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    points: NDArray[np.float64]
+    cells: NDArray[np.int32]
+    num_leaving: int
+
+    def flux(self, u_3d: NDArray[np.float64], u_1d: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the flux from the network into the tissue per unit length, beta (u_1d - T u_3d).
+
+        Args:
+            u_3d: Tissue dofs.
+            u_1d: Network dofs.
+
+        Returns:
+            Shape (num_points,).
+        """
+        return self.beta * (self.N @ u_1d - self.Pi @ u_3d)
+
+
+def couple(
+    tissue: StructuredBox | dolfinx.mesh.Mesh,
+    V_3d: dolfinx.fem.FunctionSpace,
+    network: Network,
+    permeability: Coefficient,
+    operator: AveragingOperator | None,
+    outside: OutsidePolicy,
+) -> Coupling:
+    """Evaluate means, basis, weights and conductance at the quadrature points of the network.
+
+    Args:
+        tissue: Structured box, or any mesh of straight-edged tetrahedra.
+        V_3d: P1 space on it.
+        network: The network.
+        permeability: kappa of the wall.
+        operator: How the tissue is averaged; the mean over the circle by default.
+        outside: What to do where a circle leaves the tissue (see `mixeddim.fem.averaging.average`).
+
+    Raises:
+        ValueError: If the permeability is negative somewhere, or circles leave under "raise".
+    """
+    mesh, V_1d = network.mesh, network.P1
+    # Two Gauss points a cell integrate N' B N exactly where B is constant on the cell.
+    reference_points, reference_weights = basix.make_quadrature(basix.CellType.interval, 3)
+    num_cells = mesh.topology.index_map(1).size_local
+    cells = np.repeat(np.arange(num_cells, dtype=np.int32), len(reference_weights))
+
+    ends = mesh.geometry.x[mesh.geometry.dofmaps[0][:num_cells]]
+    along = ends[:, 1] - ends[:, 0]
+    length = np.linalg.norm(along, axis=1)
+    points = (ends[:, None, 0] + reference_points[None] * along[:, None]).reshape(-1, 3)
+    tangents = (along / length[:, None])[cells]
+    weights = np.outer(length, reference_weights).ravel()
+
+    kappa = as_ufl(permeability, mesh, "permeability")
+    conductance = dolfinx.fem.Expression(2 * ufl.pi * network.radius * kappa, reference_points)
+    beta = conductance.eval(mesh, np.arange(num_cells, dtype=np.int32)).ravel()
+    if not np.all((beta >= 0) & np.isfinite(beta)):
+        raise ValueError(
+            f"got a permeability from {beta.min():.3g} to {beta.max():.3g} / (2 pi radius); wanted "
+            "finite, non-negative values on the whole network."
+        )
+    basis = V_1d.element.basix_element.tabulate(0, reference_points)[0, :, :, 0]
+    columns = V_1d.dofmap.list[cells]
+    rows = np.repeat(np.arange(len(cells)), columns.shape[1])
+    N = sparse.coo_array(
+        (np.tile(basis, (num_cells, 1)).ravel(), (rows, columns.ravel())),
+        shape=(len(cells), V_1d.dofmap.index_map.size_local),
+    ).tocsr()
+
+    radii = network.radius.x.array[network.radius.function_space.dofmap.list[cells, 0]]
+    averaging = average(tissue, V_3d, points, tangents, radii, operator, outside)
+    kept = averaging.kept
+    return Coupling(
+        averaging.Pi,
+        N[kept],
+        weights[kept],
+        beta[kept],
+        points[kept],
+        cells[kept],
+        averaging.num_leaving,
+    )

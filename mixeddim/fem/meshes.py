@@ -1,0 +1,315 @@
+"""The two meshes: a structured tetrahedral box for the tissue, line segments for the network."""
+
+from __future__ import annotations
+
+import mixeddim._fenics  # noqa: F401
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import basix.ufl
+import dolfinx
+import networkx as nx
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from mixeddim.fem.grid import Grid
+from mixeddim.networks.graphs import edge_indices, inlet_mask, node_positions, validate_graph
+
+__all__ = ["Network", "StructuredBox", "VertexTag", "create_box", "create_network"]
+
+
+_P1 = basix.ufl.element("Lagrange", "tetrahedron", 1)
+
+
+@dataclass(frozen=True, eq=False)
+class StructuredBox:
+    """A box cut into equal cuboids of six tetrahedra each (Kuhn's subdivision).
+
+    Attributes:
+        mesh: The DOLFINx mesh.
+        num_cells: Number of cuboids along x, y, z.
+        lower: Corner with the smallest coordinates, shape (3,).
+        upper: Corner with the largest coordinates, shape (3,).
+    """
+
+    mesh: dolfinx.mesh.Mesh
+    num_cells: tuple[int, int, int]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+    @cached_property
+    def P1(self) -> dolfinx.fem.FunctionSpace:
+        """Continuous piecewise linear functions on the box."""
+        return dolfinx.fem.functionspace(self.mesh, ("Lagrange", 1))
+
+    @property
+    def cell_size(self) -> NDArray[np.float64]:
+        """Edge lengths of a cuboid, shape (3,), in the units of the coordinates."""
+        return (self.upper - self.lower) / self.num_cells
+
+    @property
+    def spacing(self) -> float:
+        """Shortest edge length of a cuboid: the mesh size h."""
+        return float(self.cell_size.min())
+
+    def grid(self, V: dolfinx.fem.FunctionSpace) -> Grid:
+        """Return the grid of nodes and where the dofs of a P1 space sit on it.
+
+        Args:
+            V: Scalar P1 space on this box's mesh.
+
+        Raises:
+            ValueError: If the dofs are not the nodes of the grid.
+        """
+        nx, ny, nz = self.num_cells
+        shape = (nx + 1, ny + 1, nz + 1)
+        if V.mesh is not self.mesh or V.ufl_element() != _P1:
+            raise ValueError(
+                f"got a space of {V.ufl_element()}; wanted a scalar P1 space on this box's mesh. "
+                "Use box.P1."
+            )
+        num_dofs = V.dofmap.index_map.size_local
+        x = V.tabulate_dof_coordinates()[:num_dofs]
+        index = np.rint((x - self.lower) / self.cell_size).astype(np.int64)
+        node_of_dof = np.ravel_multi_index(tuple(index.T), shape)
+        return Grid(shape, self.lower, self.cell_size, node_of_dof)
+
+
+def create_box(
+    num_cells: int | Sequence[int],
+    lower: Sequence[float] = (0.0, 0.0, 0.0),
+    upper: Sequence[float] = (1.0, 1.0, 1.0),
+    comm: MPI.Comm = MPI.COMM_WORLD,
+) -> StructuredBox:
+    """Mesh a box with equal cuboids, each cut into six tetrahedra.
+
+    Args:
+        num_cells: Number of cuboids along each axis, or along (x, y, z).
+        lower: Corner with the smallest coordinates.
+        upper: Corner with the largest coordinates.
+        comm: Communicator over which the mesh is distributed.
+
+    Raises:
+        ValueError: If a number of cells is not a positive integer or the box has no volume.
+    """
+    counts = np.atleast_1d(num_cells)
+    is_number = np.issubdtype(counts.dtype, np.number) and np.all(np.isfinite(counts))
+    if counts.shape not in ((1,), (3,)) or not is_number or np.any(counts % 1) or counts.min() < 1:
+        raise ValueError(
+            f"got num_cells={num_cells}; wanted one positive integer or three, for x, y and z."
+        )
+    low, high = np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)
+    if low.shape != (3,) or high.shape != (3,) or not np.all(np.isfinite(high - low)):
+        raise ValueError(f"got lower={lower}, upper={upper}; wanted three finite numbers each.")
+    if not np.all(high > low):
+        raise ValueError(
+            f"got a box from {lower} to {upper}; wanted upper > lower along each axis. "
+            "Swap or move the corners."
+        )
+    nx, ny, nz = (int(n) for n in np.broadcast_to(counts, 3))
+    mesh = dolfinx.mesh.create_box(
+        comm, [low, high], (nx, ny, nz), dolfinx.mesh.CellType.tetrahedron
+    )
+    return StructuredBox(mesh, (nx, ny, nz), low, high)
+
+
+class VertexTag(IntEnum):
+    """What a vertex of the network mesh is; points inside an edge carry no tag."""
+
+    INLET = 1
+    END = 2
+    JUNCTION = 3
+    BEND = 4
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Network:
+    """A network mesh of straight segments in space, and the graph it came from.
+
+    Attributes:
+        mesh: DOLFINx mesh of topological dimension 1 and geometric dimension 3.
+        graph: A frozen copy of the graph; edges are numbered in the order of `graph.edges`.
+        edge_of_cell: Ordinal of the graph edge that a cell is part of, shape (num_cells,).
+        vertex_tags: `VertexTag` of each vertex that is a node of the graph.
+    """
+
+    mesh: dolfinx.mesh.Mesh
+    graph: nx.Graph
+    edge_of_cell: NDArray[np.int64]
+    vertex_tags: dolfinx.mesh.MeshTags
+    _edge_of_input: NDArray[np.int64]
+    _position_of_input: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        nodes, edges = self.graph.number_of_nodes(), self.graph.number_of_edges()
+        return f"Network({nodes} nodes, {edges} edges, {len(self.edge_of_cell)} segments)"
+
+    @cached_property
+    def P1(self) -> dolfinx.fem.FunctionSpace:
+        """Continuous piecewise linear functions on the network."""
+        return dolfinx.fem.functionspace(self.mesh, ("Lagrange", 1))
+
+    @cached_property
+    def radius(self) -> dolfinx.fem.Function:
+        """Radius of the edge that a cell is part of: a DG0 function, in units of length."""
+        return self.edge_field("radius")
+
+    @cached_property
+    def tangent(self) -> dolfinx.fem.Function:
+        """Unit vector from the first node of an edge to the second: a DG0 vector function."""
+        positions, edges = node_positions(self.graph), edge_indices(self.graph)
+        along = positions[edges[:, 1]] - positions[edges[:, 0]]
+        along /= np.linalg.norm(along, axis=1, keepdims=True)
+        return _piecewise_constant(self.mesh, along[self.edge_of_cell], "tangent")
+
+    def edge_field(self, attribute: str) -> dolfinx.fem.Function:
+        """Return an edge attribute of the graph as a DG0 function.
+
+        Args:
+            attribute: Name of a number that every edge of the graph carries.
+
+        Raises:
+            ValueError: If an edge lacks the attribute.
+        """
+        values = _attribute_values(self.graph.edges(data=True), attribute, "edge")
+        return _piecewise_constant(self.mesh, values[self.edge_of_cell], attribute)
+
+    def node_field(self, attribute: str) -> dolfinx.fem.Function:
+        """Return a node attribute of the graph as a P1 function, linear along each edge.
+
+        Args:
+            attribute: Name of a number that every node of the graph carries.
+
+        Raises:
+            ValueError: If a node lacks the attribute.
+        """
+        at_nodes = _attribute_values(self.graph.nodes(data=True), attribute, "node")
+        first, second = edge_indices(self.graph)[self._edge_of_input].T
+        t = self._position_of_input
+        at_inputs = (1.0 - t) * at_nodes[first] + t * at_nodes[second]
+        field = dolfinx.fem.Function(self.P1, name=attribute)
+        field.x.array[self._dof_of_geometry] = at_inputs[self.mesh.geometry.input_global_indices]
+        return field
+
+    @cached_property
+    def _dof_of_geometry(self) -> NDArray[np.int32]:
+        dofs = np.empty(len(self.mesh.geometry.x), dtype=np.int32)
+        dofs[self.mesh.geometry.dofmaps[0].ravel()] = self.P1.dofmap.list.ravel()
+        return dofs
+
+
+def create_network(
+    graph: nx.Graph, max_segment_length: float, comm: MPI.Comm = MPI.COMM_WORLD
+) -> Network:
+    """Mesh a graph: each edge becomes equal segments no longer than the given length.
+
+    Args:
+        graph: Network with node attributes `pos` and `inlet` and the edge attribute `radius`.
+        max_segment_length: Upper bound of the segment length; `box.spacing` suits a coupled
+            problem.
+        comm: Communicator over which the mesh is distributed; the graph must be the same on
+            every rank.
+
+    Raises:
+        NetworkError: If the graph is not a valid network (see `validate_graph`).
+        ValueError: If the segment length is not positive.
+    """
+    validate_graph(graph)
+    graph = nx.freeze(graph.copy())
+    if not (np.isfinite(max_segment_length) and max_segment_length > 0):
+        raise ValueError(
+            f"got max_segment_length={max_segment_length}; wanted a positive length, "
+            "such as box.spacing."
+        )
+    points, segments, edge_of_segment, edge_of_point, position = _subdivide(
+        node_positions(graph), edge_indices(graph), max_segment_length
+    )
+    on_root = slice(None) if comm.rank == 0 else slice(0)
+    mesh = dolfinx.mesh.create_mesh(
+        comm,
+        segments[on_root],
+        basix.ufl.element("Lagrange", "interval", 1, shape=(3,)),
+        points[on_root],
+        max_facet_to_cell_links=max(2, *(degree for _, degree in graph.degree)),
+    )
+    edge_of_cell = edge_of_segment[mesh.topology.original_cell_index]
+    return Network(mesh, graph, edge_of_cell, _tag_vertices(mesh, graph), edge_of_point, position)
+
+
+def _subdivide(
+    nodes: NDArray[np.float64], edges: NDArray[np.int64], max_length: float
+) -> tuple[NDArray[Any], ...]:
+    """Cut edges into segments: points (the nodes first), segments, and where each lies.
+
+    Returns points (n, 3), segments (m, 2), the edge of each segment (m,), and for each point an
+    edge that it lies on (n,) with its relative position in [0, 1] along that edge (n,).
+    """
+    num_nodes, num_edges = len(nodes), len(edges)
+    start, end = nodes[edges[:, 0]], nodes[edges[:, 1]]
+    length = np.linalg.norm(end - start, axis=1)
+    pieces = np.maximum(1, np.ceil(length / max_length * (1 - 1e-12))).astype(np.int64)
+
+    edge_of_segment = np.repeat(np.arange(num_edges), pieces)
+    piece = np.arange(len(edge_of_segment)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    is_last = piece == pieces[edge_of_segment] - 1
+
+    # The right end of every segment but an edge's last is a new point.
+    new_point = num_nodes + np.cumsum(~is_last) - 1
+    right = np.where(is_last, edges[edge_of_segment, 1], new_point)
+    left = np.where(piece == 0, edges[edge_of_segment, 0], new_point - (~is_last))
+    edge_of_new = edge_of_segment[~is_last]
+    t = (piece[~is_last] + 1) / pieces[edge_of_new]
+    new = (1 - t[:, None]) * start[edge_of_new] + t[:, None] * end[edge_of_new]
+
+    edge_of_node, position_of_node = np.empty(num_nodes, np.int64), np.empty(num_nodes)
+    for column, at in ((0, 0.0), (1, 1.0)):
+        edge_of_node[edges[:, column]] = np.arange(num_edges)
+        position_of_node[edges[:, column]] = at
+    return (
+        np.concatenate([nodes, new]),
+        np.stack([left, right], axis=1),
+        edge_of_segment,
+        np.concatenate([edge_of_node, edge_of_new]),
+        np.concatenate([position_of_node, t]),
+    )
+
+
+def _tag_vertices(mesh: dolfinx.mesh.Mesh, graph: nx.Graph) -> dolfinx.mesh.MeshTags:
+    degree = np.array([d for _, d in graph.degree])
+    tag_of_node = np.select(
+        [inlet_mask(graph), degree == 1, degree > 2],
+        [VertexTag.INLET, VertexTag.END, VertexTag.JUNCTION],
+        VertexTag.BEND,
+    ).astype(np.int32)
+    mesh.topology.create_connectivity(1, 0)
+    vertices = mesh.topology.connectivity(1, 0).array
+    inputs = mesh.geometry.input_global_indices[mesh.geometry.dofmaps[0].ravel()]
+    is_node = inputs < len(degree)
+    vertices, first = np.unique(vertices[is_node], return_index=True)
+    return dolfinx.mesh.meshtags(mesh, 0, vertices, tag_of_node[inputs[is_node][first]])
+
+
+def _piecewise_constant(
+    mesh: dolfinx.mesh.Mesh, cell_values: NDArray[np.float64], name: str
+) -> dolfinx.fem.Function:
+    element = ("DG", 0) if cell_values.ndim == 1 else ("DG", 0, cell_values.shape[1:])
+    field = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, element), name=name)
+    cell_dofs = field.function_space.dofmap.list[: len(cell_values), 0]
+    field.x.array.reshape(-1, *cell_values.shape[1:])[cell_dofs] = cell_values
+    return field
+
+
+def _attribute_values(items: Any, attribute: str, kind: str) -> NDArray[np.float64]:
+    rows = list(items)
+    missing = [row[:-1] for row in rows if attribute not in row[-1]]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(rows)} {kind}s carry no {attribute!r}, "
+            f"the first is {kind} {missing[0]}; wanted a number on each. Set it on the graph."
+        )
+    return np.array([row[-1][attribute] for row in rows], dtype=float)

@@ -1,0 +1,235 @@
+"""Each side on its own: matrices and loads of the tissue or the network, and its conditions."""
+
+from __future__ import annotations
+
+import mixeddim._fenics  # noqa: F401
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import dolfinx
+import numpy as np
+import ufl
+from numpy.typing import NDArray
+from scipy import sparse
+
+from mixeddim.fem.boundary import (
+    BoundaryCondition,
+    Dirichlet,
+    Neumann,
+    Place,
+    Robin,
+    find_facets,
+    find_vertices,
+)
+from mixeddim.fem.forms import Coefficients, as_ufl, diffusion, reaction, source
+from mixeddim.fem.meshes import Network, StructuredBox
+
+__all__ = ["Side", "assemble_network", "assemble_tissue"]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One side of the problem before Dirichlet elimination and without the coupling.
+
+    Attributes:
+        V: P1 space.
+        K: Stiffness matrix.
+        M: Reaction matrix.
+        R: Robin matrix.
+        f: Load of the sources, shape (num_dofs,).
+        h: Load of the Neumann and Robin data, shape (num_dofs,).
+        dirichlet_dofs: Dofs with a given value, sorted.
+        dirichlet_values: Their values.
+    """
+
+    V: dolfinx.fem.FunctionSpace
+    K: sparse.csr_array
+    M: sparse.csr_array
+    R: sparse.csr_array
+    f: NDArray[np.float64]
+    h: NDArray[np.float64]
+    dirichlet_dofs: NDArray[np.int32]
+    dirichlet_values: NDArray[np.float64]
+
+    @property
+    def is_free(self) -> NDArray[np.bool_]:
+        """Which dofs are unknowns, shape (num_dofs,)."""
+        free = np.ones(len(self.f), dtype=bool)
+        free[self.dirichlet_dofs] = False
+        return free
+
+    def residual(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return A u - b of this side alone, before Dirichlet elimination."""
+        return self.K @ u + self.M @ u + self.R @ u - self.f - self.h
+
+    @property
+    def dirichlet_diagonal(self) -> float:
+        """What the diagonal of an eliminated dof is set to: the mean diagonal entry of K."""
+        return float(self.K.diagonal().mean())
+
+    @property
+    def given_values(self) -> NDArray[np.float64]:
+        """The Dirichlet values at their dofs and zero elsewhere, shape (num_dofs,)."""
+        values = np.zeros(len(self.f))
+        values[self.dirichlet_dofs] = self.dirichlet_values
+        return values
+
+
+def assemble_tissue(
+    tissue: StructuredBox | dolfinx.mesh.Mesh,
+    coefficients: Coefficients,
+    conditions: Sequence[BoundaryCondition],
+) -> Side:
+    """Assemble the tissue with P1 elements and the conditions on its faces."""
+    if isinstance(tissue, StructuredBox):
+        V = tissue.P1
+    else:
+        V = dolfinx.fem.functionspace(tissue, ("Lagrange", 1))
+    mesh = V.mesh
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    k_3d = as_ufl(coefficients.k_3d, mesh, "k_3d", shapes=((), (3, 3)))
+    sigma_3d = as_ufl(coefficients.sigma_3d, mesh, "sigma_3d")
+    f_3d = as_ufl(coefficients.f_3d, mesh, "f_3d")
+    return _apply_conditions(
+        V,
+        K=_matrix(diffusion(u, v, k_3d)),
+        M=_matrix(reaction(u, v, sigma_3d)),
+        f=_vector(source(v, f_3d)),
+        conditions=conditions,
+        find=lambda on: find_facets(tissue, on),
+        boundary_matrix=_face_matrix,
+        boundary_load=_face_load,
+    )
+
+
+def assemble_network(
+    network: Network, coefficients: Coefficients, conditions: Sequence[BoundaryCondition]
+) -> Side:
+    """Assemble the network with P1 elements and the conditions at its nodes."""
+    V, mesh = network.P1, network.mesh
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    K = _matrix(diffusion(u, v, as_ufl(coefficients.k_1d, mesh, "k_1d")))
+    return _apply_conditions(
+        V,
+        K=K,
+        M=sparse.csr_array(K.shape),
+        f=_vector(source(v, as_ufl(coefficients.f_1d, mesh, "f_1d"))),
+        conditions=conditions,
+        find=lambda on: find_vertices(network, on),
+        boundary_matrix=_node_matrix,
+        boundary_load=_node_load,
+    )
+
+
+type _Entities = NDArray[np.int32]
+
+
+def _apply_conditions(
+    V: dolfinx.fem.FunctionSpace,
+    K: sparse.csr_array,
+    M: sparse.csr_array,
+    f: NDArray[np.float64],
+    conditions: Sequence[BoundaryCondition],
+    find: Callable[[Place], _Entities],
+    boundary_matrix: Callable[
+        [dolfinx.fem.FunctionSpace, _Entities, ufl.core.expr.Expr], sparse.csr_array
+    ],
+    boundary_load: Callable[
+        [dolfinx.fem.FunctionSpace, _Entities, ufl.core.expr.Expr], NDArray[np.float64]
+    ],
+) -> Side:
+    """Collect Robin matrices, boundary loads and Dirichlet values into a side."""
+    mesh = V.mesh
+    R, h = sparse.csr_array(K.shape), np.zeros_like(f)
+    given, is_given = np.zeros_like(f), np.zeros(len(f), dtype=bool)
+    if isinstance(conditions, Dirichlet | Neumann | Robin):
+        raise TypeError(
+            f"got a {type(conditions).__name__} alone; wanted a sequence of conditions. "
+            "Write it in a list."
+        )
+    for condition in conditions:
+        match condition:
+            case Dirichlet(on=on, value=value):
+                dofs = _dofs_on(V, find(on))
+                given[dofs] = _interpolate(as_ufl(value, mesh, "Dirichlet value"), V)[dofs]
+                is_given[dofs] = True
+            case Neumann(on=on, flux=flux):
+                h = h + boundary_load(V, find(on), as_ufl(flux, mesh, "Neumann flux"))
+            case Robin(on=on, coefficient=coefficient, value=value):
+                alpha = as_ufl(coefficient, mesh, "Robin coefficient")
+                R = R + boundary_matrix(V, find(on), alpha)
+                h = h + boundary_load(V, find(on), alpha * as_ufl(value, mesh, "Robin value"))
+            case _:
+                raise TypeError(
+                    f"got a boundary condition {condition!r}; wanted Dirichlet, Neumann or Robin."
+                )
+    parts = {"stiffness": K.data, "reaction": M.data, "Robin matrix": R.data}
+    parts |= {"source": f, "Neumann or Robin load": h, "Dirichlet value": given}
+    for name, values in parts.items():
+        if not np.all(np.isfinite(values)):
+            raise ValueError(
+                f"got a {name} of the {'tissue' if mesh.topology.dim == 3 else 'network'} that is "
+                "NaN or infinite somewhere; wanted finite values. Look at the expression where it "
+                "divides, takes roots or logarithms."
+            )
+    dofs = np.flatnonzero(is_given).astype(np.int32)
+    return Side(V, K, M, R, f, h, dofs, given[dofs])
+
+
+def _face_matrix(
+    V: dolfinx.fem.FunctionSpace, facets: _Entities, alpha: ufl.core.expr.Expr
+) -> sparse.csr_array:
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    return _matrix(reaction(u, v, alpha, _boundary_measure(V.mesh, facets)))
+
+
+def _face_load(
+    V: dolfinx.fem.FunctionSpace, facets: _Entities, g: ufl.core.expr.Expr
+) -> NDArray[np.float64]:
+    return _vector(source(ufl.TestFunction(V), g, _boundary_measure(V.mesh, facets)))
+
+
+def _node_matrix(
+    V: dolfinx.fem.FunctionSpace, vertices: _Entities, alpha: ufl.core.expr.Expr
+) -> sparse.csr_array:
+    return sparse.diags_array(_node_load(V, vertices, alpha)).tocsr()
+
+
+def _node_load(
+    V: dolfinx.fem.FunctionSpace, vertices: _Entities, g: ufl.core.expr.Expr
+) -> NDArray[np.float64]:
+    dofs = _dofs_on(V, vertices)
+    load = np.zeros(V.dofmap.index_map.size_local)
+    load[dofs] = _interpolate(g, V)[dofs]
+    return load
+
+
+def _dofs_on(V: dolfinx.fem.FunctionSpace, entities: _Entities) -> NDArray[np.int32]:
+    dim = V.mesh.topology.dim
+    V.mesh.topology.create_connectivity(dim - 1, dim)
+    return dolfinx.fem.locate_dofs_topological(V, dim - 1, entities)
+
+
+def _interpolate(
+    expression: ufl.core.expr.Expr, V: dolfinx.fem.FunctionSpace
+) -> NDArray[np.float64]:
+    """Return the dof values of an expression in a space."""
+    field = dolfinx.fem.Function(V)
+    field.interpolate(dolfinx.fem.Expression(expression, V.element.interpolation_points))
+    return field.x.array
+
+
+def _matrix(form: ufl.Form) -> sparse.csr_array:
+    # A copy, since a view keeps its mesh alive, and MPI has few communicators for meshes.
+    assembled = dolfinx.fem.assemble_matrix(dolfinx.fem.form(form)).to_scipy()
+    return sparse.csr_array(assembled, copy=True)
+
+
+def _vector(form: ufl.Form) -> NDArray[np.float64]:
+    return dolfinx.fem.assemble_vector(dolfinx.fem.form(form)).array.copy()
+
+
+def _boundary_measure(mesh: dolfinx.mesh.Mesh, facets: NDArray[np.int32]) -> ufl.Measure:
+    tags = dolfinx.mesh.meshtags(mesh, mesh.topology.dim - 1, facets, 1)
+    return ufl.Measure("ds", domain=mesh, subdomain_data=tags, subdomain_id=1)

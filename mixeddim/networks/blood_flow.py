@@ -1,0 +1,238 @@
+"""Poiseuille flow through a network: a pressure at each node, a flow along each edge.
+
+A vessel of radius R and length L conducts G = pi R^4 / (8 mu L), so that Q = G (p_u - p_v) flows
+from its first node u to its second node v. At each node without a given pressure, what flows in
+from outside leaves along its edges (Kirchhoff). With D the matrix that takes differences along
+edges, this reads
+
+    D' G D p = inflow
+
+with given pressures moved to the right-hand side. Needs numpy, scipy and networkx alone; the walls
+are tight, and the hematocrit does not split at junctions: viscosity is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import networkx as nx
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.sparse.linalg import splu
+
+from mixeddim.networks.graphs import (
+    NetworkError,
+    check_structure,
+    edge_indices,
+    edge_lengths,
+    edge_radii,
+)
+
+__all__ = ["Flow", "solve_flow"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Flow:
+    """Flow through a network, in the units of the graph, the viscosity and the pressures.
+
+    With lengths in m, viscosity in Pa s and pressures in Pa, flows are in m³/s.
+
+    Attributes:
+        graph: The network.
+        pressure: Pressure at each node, shape (num_nodes,), in the order of `graph.nodes`.
+        flow: Volume per time along each edge, shape (num_edges,), in the order of `graph.edges`,
+            positive from its first node to its second.
+        viscosity: Viscosity in each edge, shape (num_edges,).
+        is_given: Which nodes have a given pressure, shape (num_nodes,).
+        given_inflow: Inflow from outside that was asked for at each node, shape (num_nodes,).
+    """
+
+    graph: nx.Graph
+    pressure: NDArray[np.float64]
+    flow: NDArray[np.float64]
+    viscosity: NDArray[np.float64]
+    is_given: NDArray[np.bool_]
+    given_inflow: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return f"Flow({len(self.flow)} edges, {self.inflow:.4g} in, {self.outflow:.4g} out)"
+
+    @cached_property
+    def mean_velocity(self) -> NDArray[np.float64]:
+        """Flow over cross-section of each edge, signed as the flow, shape (num_edges,)."""
+        return self.flow / (np.pi * edge_radii(self.graph) ** 2)
+
+    @cached_property
+    def wall_shear_stress(self) -> NDArray[np.float64]:
+        """4 mu |Q| / (pi R^3) of each edge, in the unit of pressure, shape (num_edges,)."""
+        return 4 * self.viscosity * abs(self.flow) / (np.pi * edge_radii(self.graph) ** 3)
+
+    @cached_property
+    def node_inflow(self) -> NDArray[np.float64]:
+        """What enters from outside at each node, negative where it leaves, shape (num_nodes,)."""
+        net = _differences(self.graph).T @ self.flow
+        return np.where(self.is_given, net, self.given_inflow)
+
+    @cached_property
+    def inflow(self) -> float:
+        """What enters the network."""
+        return float(np.maximum(self.node_inflow, 0.0).sum())
+
+    @cached_property
+    def outflow(self) -> float:
+        """What leaves it."""
+        return float(np.maximum(-self.node_inflow, 0.0).sum())
+
+    @cached_property
+    def imbalance(self) -> NDArray[np.float64]:
+        """What Kirchhoff's law misses at each node, over what passes it, shape (num_nodes,)."""
+        D = _differences(self.graph)
+        missing = abs(D.T @ self.flow - self.node_inflow)
+        passing = 0.5 * (abs(D).T @ abs(self.flow) + abs(self.node_inflow))
+        return np.divide(missing, passing, out=np.zeros_like(missing), where=passing > 0)
+
+
+def solve_flow(
+    graph: nx.Graph,
+    viscosity: ArrayLike,
+    pressures: Mapping[Hashable, float],
+    inflows: Mapping[Hashable, float] | None = None,
+) -> Flow:
+    """Solve for the flow of a viscous fluid through a network of narrow vessels.
+
+    Args:
+        graph: Network with the node attribute `pos` and the edge attribute `radius`.
+        viscosity: A number, or one for each edge, shape (num_edges,), in the order of
+            `graph.edges`; `relative_viscosity` gives those of blood.
+        pressures: Pressure at some nodes, at least one in each connected component.
+        inflows: Volume per time that enters at other nodes, negative where it leaves; none at
+            nodes that are not named.
+
+    Raises:
+        NetworkError: If the graph cannot carry a flow, or a component has no given pressure.
+        ValueError: If viscosity, pressures or inflows do not fit the graph.
+
+    Example:
+        Blood from a file in m and Pa that holds the pressures at its end points::
+
+            ends = {node: graph.nodes[node]["pressure"] for node, d in graph.degree if d == 1}
+            mu = 1.2e-3 * relative_viscosity(2e6 * edge_radii(graph), hematocrit=0.45)
+            flow = solve_flow(graph, mu, ends)
+    """
+    check_structure(graph)
+    mu = _check_viscosity(viscosity, graph)
+    given, is_given = _values_at_nodes(graph, pressures, "pressure")
+    inflow, has_inflow = _values_at_nodes(graph, {} if inflows is None else inflows, "inflow")
+    for ordinal in np.flatnonzero(is_given & has_inflow):
+        raise ValueError(
+            f"got both a pressure and an inflow at node {list(graph)[ordinal]!r}; wanted one of "
+            "them. With the pressure given, the inflow is part of the result."
+        )
+    _check_pressures(graph, is_given)
+    lengths = edge_lengths(graph)
+    for edge in np.flatnonzero(lengths == 0):
+        raise NetworkError(
+            f"edge {list(graph.edges)[edge]!r} has length 0; wanted a positive length. Contract it "
+            "with networkx.contracted_nodes."
+        )
+    conductance = np.pi * edge_radii(graph) ** 4 / (8 * mu * lengths)
+    pressure, flow = _solve(_differences(graph), conductance, given, is_given, inflow)
+    return Flow(graph, pressure, flow, mu, is_given, inflow)
+
+
+def _solve(
+    D: sparse.csr_array,
+    G: NDArray[np.float64],
+    given: NDArray[np.float64],
+    is_given: NDArray[np.bool_],
+    inflow: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return pressures and flows."""
+    # The differences of pressures along short vessels lose digits, and with them Kirchhoff's law.
+    # So the level is taken off first, and corrections are added to the flows, not the pressures.
+    level = given[is_given].mean()
+    pressure = np.where(is_given, given - level, 0.0)
+    flow = G * (D @ pressure)
+    if not is_given.all():
+        free = D[:, np.flatnonzero(~is_given)]
+        A = free.T @ sparse.diags_array(G) @ free
+        scale = sparse.diags_array(1 / np.sqrt(A.diagonal()))
+        factors = splu(
+            (scale @ A @ scale).tocsc(),
+            permc_spec="MMD_AT_PLUS_A",
+            options={"SymmetricMode": True},
+        )
+        for _ in range(3):  # the solution, and two refinements
+            missing = inflow[~is_given] - free.T @ flow
+            correction = scale @ factors.solve(scale @ missing)
+            pressure[~is_given] += correction
+            flow += G * (free @ correction)
+    return np.where(is_given, given, pressure + level), flow
+
+
+def _differences(graph: nx.Graph) -> sparse.csr_array:
+    """Return the matrix from nodes to edges that takes first node minus second."""
+    edges = edge_indices(graph)
+    rows = np.arange(len(edges)).repeat(2)
+    signs = np.tile([1.0, -1.0], len(edges))
+    shape = (len(edges), graph.number_of_nodes())
+    return sparse.coo_array((signs, (rows, edges.ravel())), shape=shape).tocsr()
+
+
+def _check_viscosity(viscosity: ArrayLike, graph: nx.Graph) -> NDArray[np.float64]:
+    mu, num_edges = np.asarray(viscosity, dtype=float), graph.number_of_edges()
+    if mu.shape not in ((), (num_edges,)):
+        raise ValueError(
+            f"got viscosities of shape {mu.shape}; wanted a number, or one for each of the "
+            f"{num_edges} edges in the order of graph.edges."
+        )
+    if not np.all((mu > 0) & np.isfinite(mu)):
+        raise ValueError(
+            f"got a viscosity from {mu.min():.3g} to {mu.max():.3g}; wanted finite positive ones."
+        )
+    return np.broadcast_to(mu, num_edges)
+
+
+def _values_at_nodes(
+    graph: nx.Graph, values: Mapping[Hashable, float], name: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return a mapping from nodes to numbers as an array with zeros, and where it has a number."""
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"got {name}s of type {type(values).__name__}; wanted a dictionary from nodes to "
+            f"numbers, such as {{{next(iter(graph), 0)!r}: 1.0}}."
+        )
+    ordinals = {node: ordinal for ordinal, node in enumerate(graph)}
+    at_nodes, has_value = np.zeros(len(ordinals)), np.zeros(len(ordinals), dtype=bool)
+    for node, value in values.items():
+        if node not in ordinals:
+            raise ValueError(
+                f"got the {name} {value!r} at {node!r}; wanted a node of the graph, such as "
+                f"{next(iter(graph))!r}."
+            )
+        try:
+            at_nodes[ordinals[node]] = value
+        except (TypeError, ValueError):
+            at_nodes[ordinals[node]] = np.nan
+        if not np.isfinite(at_nodes[ordinals[node]]):
+            raise ValueError(f"got the {name} {value!r} at node {node!r}; wanted a finite number.")
+        has_value[ordinals[node]] = True
+    return at_nodes, has_value
+
+
+def _check_pressures(graph: nx.Graph, is_given: NDArray[np.bool_]) -> None:
+    with_pressure = {node for node, given in zip(graph, is_given, strict=True) if given}
+    loose = [c for c in nx.connected_components(graph) if with_pressure.isdisjoint(c)]
+    if loose or not with_pressure:
+        names = "; ".join(
+            f"that of node {next(node for node in graph if node in c)!r} ({len(c)} nodes)"
+            for c in loose[:5]
+        )
+        raise NetworkError(
+            f"got no pressure in {len(loose)} connected components: {names}"
+            f"{'; ...' if len(loose) > 5 else ''}. Wanted one in each, to hold its level. Add a "
+            "node of each to pressures, or leave these components out."
+        )

@@ -1,0 +1,142 @@
+"""Networks in the format of T. W. Secomb's programs: `Network.dat`, in µm, mmHg and nl/min."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import networkx as nx
+
+from mixeddim.networks.io.places import Line, NetworkFileError, Place, existing_file, read_lines
+
+__all__ = ["read_secomb"]
+
+MICROMETRE: Final = 1e-6  # m
+MMHG: Final = 133.322387415  # Pa
+NANOLITRE_PER_MINUTE: Final = 1e-12 / 60.0  # m³/s
+
+# The title, the box, tissue points, outer bound, longest segment and segments per node.
+NUM_HEADER_LINES: Final = 6
+FLOWING: Final = (4, 5)
+PRESSURE, INFLOW = 0, 2
+
+
+def read_secomb(path: str | os.PathLike[str]) -> nx.Graph:
+    """Read a network with its blood flow and boundary data, in SI units.
+
+    After six lines of header come three tables, each under its number of rows and a line of
+    titles: segments `name type from to diameter flow hematocrit`, nodes `name x y z` and boundary
+    nodes `name type value hematocrit`; what follows on a line is left out, solutes with it. Names
+    are integers in any order. Segments of a type other than 4 and 5 carry no blood: the programs
+    skip them, and so does this reader, and nodes that only they join.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A graph whose nodes are labelled by name.
+
+        - Nodes have `pos` [m]; boundary nodes `pressure` [Pa] and `inlet` = True where the
+          pressure is given (type 0), `inflow` [m³/s] into the network where that is given (type
+          2), and `hematocrit`.
+        - Edges have `radius` [m], `flow` [m³/s] from the end that comes first in `graph.nodes` to
+          the other, `hematocrit`, `name` and `type`.
+
+        Some published files give outflow without its sign: check that the inflows add up.
+
+    Raises:
+        NetworkFileError: if the file does not hold such a network.
+        FileNotFoundError: if there is no such file.
+
+    Example:
+        What `solve_flow` wants to know about the ends::
+
+            pressures = {n: p for n, p in graph.nodes(data="pressure") if p is not None}
+            inflows = {n: q for n, q in graph.nodes(data="inflow") if q is not None}
+
+    Source:
+        https://github.com/secomb/NetFlowV2, which describes the format and its units.
+    """
+    path = existing_file(path)
+    lines = read_lines(path)
+    for _ in range(NUM_HEADER_LINES):
+        if next(lines, None) is None:
+            raise NetworkFileError(
+                f"{path}: got fewer than the {NUM_HEADER_LINES} lines of header; wanted a "
+                "Network.dat. Pass a file in that format."
+            )
+    segments = _read_table(path, lines, "segments", 7)
+    nodes = _read_table(path, lines, "nodes", 4)
+    boundary_nodes = _read_table(path, lines, "boundary nodes", 4)
+
+    graph = nx.Graph()
+    for line in nodes:
+        x, y, z = line.floats(slice(1, 4))
+        pos = (MICROMETRE * x, MICROMETRE * y, MICROMETRE * z)
+        line.add_node(graph, line.integer(0, "name of a node"), pos)
+    ordinals = {node: ordinal for ordinal, node in enumerate(graph)}
+    for line in segments:
+        _add_segment(graph, ordinals, line)
+    for line in boundary_nodes:
+        _add_boundary_data(graph, line)
+    graph.remove_nodes_from([node for node in graph if graph.degree[node] == 0])
+    if not graph:
+        raise segments[0].error(
+            f"got no segment of the types {FLOWING}, which carry blood, here or below; wanted one. "
+            "Correct the second column."
+        )
+    return graph
+
+
+def _read_table(path: Path, lines: Iterator[Line], what: str, num_columns: int) -> list[Line]:
+    """Return the rows of the next table."""
+    head = next(lines, None)
+    titles = next(lines, None)
+    if head is None or titles is None:
+        raise NetworkFileError(
+            f"{path}: got the end of the file before the table of {what}: it may be cut off. "
+            "Complete it."
+        )
+    num_rows = head.integer(0, f"number of {what}")
+    rows = [row for _, row in zip(range(num_rows), lines, strict=False)]
+    if len(rows) < max(num_rows, 1):
+        raise head.error(
+            f"got {len(rows)} rows of {num_rows} {what}; wanted all of them, and at least one: the "
+            "file may be cut off. Complete it, or correct the number."
+        )
+    for row in rows:
+        row.require(num_columns, f"those of a table of {what}")
+    return rows
+
+
+def _add_segment(graph: nx.Graph, ordinals: dict[int, int], line: Line) -> None:
+    name, kind, start, end = (
+        line.integer(column, what)
+        for column, what in enumerate(("name of a segment", "type", "node", "node"))
+    )
+    if kind not in FLOWING:
+        return
+    diameter, flow, hematocrit = line.floats(slice(4, 7))
+    attributes: dict[str, object] = {"radius": 0.5 * MICROMETRE * diameter}
+    attributes |= {"flow": NANOLITRE_PER_MINUTE * flow, "hematocrit": hematocrit}
+    place = Place(line.path, f"{line.part}, segment {name}")
+    place.add_edge(graph, start, end, attributes | {"name": name, "type": kind})
+    if ordinals[start] > ordinals[end]:
+        graph.edges[start, end]["flow"] *= -1.0
+
+
+def _add_boundary_data(graph: nx.Graph, line: Line) -> None:
+    node, kind = line.integer(0, "name of a node"), line.integer(1, "type of a boundary node")
+    value, hematocrit = line.floats(slice(2, 4))
+    if node not in graph:
+        raise line.error(
+            f"got the boundary node {node}, which the file does not have; wanted one of its nodes. "
+            "Add the node, or correct the line."
+        )
+    graph.nodes[node]["hematocrit"] = hematocrit
+    if kind == PRESSURE:
+        graph.nodes[node].update(pressure=MMHG * value, inlet=True)
+    elif kind == INFLOW:
+        graph.nodes[node]["inflow"] = NANOLITRE_PER_MINUTE * value

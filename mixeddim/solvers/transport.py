@@ -1,0 +1,281 @@
+"""A tracer that the flow carries along the network, and that diffuses through the wall into tissue.
+
+With Q the flow and a = pi R^2 the cross-section of the vessels, beta and T as in `forms`:
+
+    d_t u_3d - div(k_3d grad u_3d) + sigma_3d u_3d + beta (T u_3d - u_1d) delta = f_3d   in Omega
+    a d_t u_1d + d_s(Q u_1d) - d_s(k_1d d_s u_1d)  + beta (u_1d - T u_3d)       = f_1d   on Lambda
+
+The flow brings a given concentration in at the inlets and takes u_1d out at the outlets. P1 in the
+tissue; finite volumes with upwind advection on the network (`advection`), whose axial diffusion and
+exchange are the P1 ones of `mixeddim.fem.assembly`; implicit Euler in time. Each step is a
+stationary problem, with what is stored as a reaction and what was stored as a source:
+
+    M <- M + C / dt       f <- f + C u_old / dt        C the mass matrix of the tissue
+    K_1d <- K_1d + U + diag(volume) / dt               U the upwind matrix
+
+Its matrix is the same for all steps and is factored once. Blood that filters through the wall
+carries nothing here. Nothing over- or undershoots along the network alone; in the tissue and
+through the wall the P1 matrices may, by little, next to fronts that h and dt do not resolve.
+"""
+
+from __future__ import annotations
+
+import mixeddim._fenics  # noqa: F401
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import isfinite
+from numbers import Real
+
+import dolfinx
+import numpy as np
+import ufl
+from numpy.typing import ArrayLike, NDArray
+from petsc4py import PETSc
+from scipy import sparse
+
+from mixeddim.fem.assembly import CoupledSystem
+from mixeddim.fem.forms import Coefficient, as_ufl, reaction
+from mixeddim.solvers.advection import Advection, discretise_advection
+from mixeddim.solvers.mass_balance import balance_mass
+from mixeddim.solvers.stationary import Solution
+from mixeddim.solvers.transport_balance import TransportBalance
+
+__all__ = ["TransportState", "simulate_transport"]
+
+type Concentration = float | dolfinx.fem.Function
+"""A number, or a P1 function of the network, such as `network.node_field(...)`."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TransportState(Solution):
+    """Tissue and network at the end of a time step, as a `Solution` of that step.
+
+    Attributes:
+        time: The end of the step.
+        mass_balance: What entered, left and stayed during the step.
+    """
+
+    time: float
+    mass_balance: TransportBalance = field()  # takes the place of the stationary one
+
+    def __repr__(self) -> str:
+        return f"TransportState(time {self.time:.4g}, balance error {self.mass_balance.error:.1e})"
+
+
+def simulate_transport(
+    system: CoupledSystem,
+    flow: ArrayLike,
+    *,
+    time_step: float,
+    num_steps: int,
+    inlet_concentration: Concentration | Callable[[float], Concentration] = 1.0,
+    initial_3d: Coefficient = 0.0,
+    initial_1d: Coefficient = 0.0,
+) -> Iterator[TransportState]:
+    """Simulate the transport of a tracer, step by step.
+
+    Args:
+        system: Diffusion, exchange, uptake and sources, assembled with `bcs_1d=[]`, since the
+            tracer enters with the flow. Of the coefficients k_3d is the diffusivity in the
+            tissue, k_1d that in a vessel times its cross-section.
+        flow: Volume per time along each edge, shape (num_edges,), in the order of
+            `network.graph.edges`, as `Flow.flow`, in the units of the system.
+        time_step: Length of a step.
+        num_steps: How many steps.
+        inlet_concentration: What the flow brings in, or a function of the time that returns it,
+            taken at the end of each step.
+        initial_3d: Tissue field at time 0.
+        initial_1d: Network field at time 0.
+
+    Returns:
+        The states at the end of each step, each computed when it is asked for.
+
+    Raises:
+        ValueError: If an argument is out of range, or does not fit the system.
+
+    Example:
+        A bolus of 2 seconds::
+
+            states = simulate_transport(
+                system,
+                solve_flow(graph, viscosity, pressures).flow,
+                time_step=0.1,
+                num_steps=100,
+                inlet_concentration=lambda t: 1.0 if t <= 2 else 0.0,
+            )
+            for state in states:
+                print(state.time, state.mass_balance.amount_3d)
+    """
+    if not 0 < time_step < np.inf:
+        raise ValueError(f"got time_step={time_step!r}; wanted a finite positive number.")
+    if not isinstance(num_steps, int | np.integer) or num_steps < 1:
+        raise ValueError(f"got num_steps={num_steps!r}; wanted a positive integer.")
+    given = len(system.side_1d.dirichlet_dofs)
+    if given > 0:
+        raise ValueError(
+            f"got a system with u_1d given at {given} nodes; wanted none, since the flow brings "
+            "inlet_concentration in. Assemble it with bcs_1d=[]."
+        )
+    advection = discretise_advection(system.network, flow)
+    start_3d = _interpolate(initial_3d, system.side_3d.V, "initial_3d")
+    start_1d = _interpolate(initial_1d, system.side_1d.V, "initial_1d")
+
+    def entering(time: float) -> NDArray[np.float64]:
+        concentration = inlet_concentration
+        if callable(concentration) and not isinstance(concentration, dolfinx.fem.Function):
+            concentration = concentration(time)
+        return advection.inflow * _at_dofs(concentration, system.side_1d.V)
+
+    entering(time_step)  # what cannot be used is better refused now
+    euler = _ImplicitEuler(system, advection, float(time_step))
+    return _march(euler, start_3d, start_1d, entering, num_steps)
+
+
+def _march(
+    euler: _ImplicitEuler,
+    u_3d: NDArray[np.float64],
+    u_1d: NDArray[np.float64],
+    entering: Callable[[float], NDArray[np.float64]],
+    num_steps: int,
+) -> Iterator[TransportState]:
+    for number in range(1, num_steps + 1):
+        time = number * euler.dt
+        state = euler.step(u_3d, u_1d, entering(time), time)
+        # Copies, so that a state is the user's own to change.
+        u_3d, u_1d = state.u_3d.x.array.copy(), state.u_1d.x.array.copy()
+        yield state
+
+
+class _ImplicitEuler:
+    """The stationary problem of a time step, factored when it is first solved."""
+
+    def __init__(self, system: CoupledSystem, advection: Advection, dt: float) -> None:
+        self.system, self.advection, self.dt = system, advection, dt
+        side_3d, side_1d = system.side_3d, system.side_1d
+        self.C_3d, self.C_1d = _mass_matrix(side_3d.V) / dt, advection.volume / dt
+        K_1d = side_1d.K + advection.U + sparse.diags_array(self.C_1d)
+        self.problem = replace(
+            system,
+            side_3d=replace(side_3d, M=side_3d.M + self.C_3d),
+            side_1d=replace(side_1d, K=K_1d),
+        )
+
+    @cached_property
+    def A(self) -> sparse.csr_array:
+        blocks = self.problem
+        return sparse.block_array(
+            [[blocks.A_33, blocks.A_31], [blocks.A_13, blocks.A_11]], format="csr"
+        )
+
+    @cached_property
+    def solve(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+        return _factorise(self.A, self.system.side_3d.V.mesh.comm)
+
+    def step(
+        self,
+        old_3d: NDArray[np.float64],
+        old_1d: NDArray[np.float64],
+        inflow: NDArray[np.float64],
+        time: float,
+    ) -> TransportState:
+        """Return the state at the end of a step, from the fields at its start."""
+        side_3d, side_1d = self.problem.side_3d, self.problem.side_1d
+        step = replace(
+            self.problem,
+            side_3d=replace(side_3d, f=side_3d.f + self.C_3d @ old_3d),
+            side_1d=replace(side_1d, f=side_1d.f + self.C_1d * old_1d + inflow),
+        )
+        b = np.concatenate([step.b_3, step.b_1])
+        x = self.solve(b)
+        x += self.solve(b - self.A @ x)  # so that smaller amounts balance as well
+        new_3d, new_1d = np.split(x, [len(old_3d)])
+        u_3d = dolfinx.fem.Function(side_3d.V, name="u_3d")
+        u_1d = dolfinx.fem.Function(side_1d.V, name="u_1d")
+        u_3d.x.array[:], u_1d.x.array[:] = new_3d, new_1d
+        size = float(np.linalg.norm(b))
+        residual = float(np.linalg.norm(b - self.A @ x)) / (size if size > 0 else 1.0)
+        balance = self._balance(step, new_3d, new_1d, new_3d - old_3d, new_1d - old_1d, inflow)
+        return TransportState(self.system, u_3d, u_1d, "direct", 1, residual, time, balance)
+
+    def _balance(
+        self,
+        step: CoupledSystem,
+        u_3d: NDArray[np.float64],
+        u_1d: NDArray[np.float64],
+        growth_3d: NDArray[np.float64],
+        growth_1d: NDArray[np.float64],
+        inflow: NDArray[np.float64],
+    ) -> TransportBalance:
+        """Return the balance of a step, of which the stationary one counts stores as sources."""
+        side_3d, side_1d = self.system.side_3d, self.system.side_1d
+        total_in, total_out = float(inflow.sum()), float(self.advection.outflow @ u_1d)
+        steady = balance_mass(step, u_3d, u_1d)
+        return TransportBalance(
+            source_3d=float(side_3d.f.sum()),
+            boundary_3d=steady.boundary_3d,
+            reaction_3d=float((side_3d.M @ u_3d).sum()),
+            exchange=steady.exchange,
+            source_1d=float(side_1d.f.sum()),
+            boundary_1d=steady.boundary_1d + total_in - total_out,
+            traded_3d=steady.traded_3d,
+            traded_1d=steady.traded_1d,
+            inflow=total_in,
+            outflow=total_out,
+            storage_3d=float((self.C_3d @ growth_3d).sum()),
+            storage_1d=float(self.C_1d @ growth_1d),
+            amount_3d=self.dt * float((self.C_3d @ u_3d).sum()),
+            amount_1d=self.dt * float(self.C_1d @ u_1d),
+        )
+
+
+def _factorise(
+    A: sparse.csr_array, comm: PETSc.Comm
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Return the product with the inverse of A, by its LU factors from MUMPS."""
+    A.sort_indices()
+    indptr, indices = A.indptr.astype(PETSc.IntType), A.indices.astype(PETSc.IntType)
+    ksp = PETSc.KSP().create(comm)
+    ksp.setOperators(PETSc.Mat().createAIJ(A.shape, csr=(indptr, indices, A.data), comm=comm))
+    ksp.setType("preonly")
+    ksp.getPC().setType("lu")
+    ksp.getPC().setFactorSolverType("mumps")
+    ksp.setErrorIfNotConverged(True)
+
+    def solve(b: NDArray[np.float64]) -> NDArray[np.float64]:
+        right = PETSc.Vec().createWithArray(b, comm=comm)
+        x = right.duplicate()
+        ksp.solve(right, x)
+        return x.getArray().copy()
+
+    return solve
+
+
+def _mass_matrix(V: dolfinx.fem.FunctionSpace) -> sparse.csr_array:
+    one = dolfinx.fem.Constant(V.mesh, 1.0)
+    form = dolfinx.fem.form(reaction(ufl.TrialFunction(V), ufl.TestFunction(V), one))
+    return sparse.csr_array(dolfinx.fem.assemble_matrix(form).to_scipy(), copy=True)
+
+
+def _interpolate(
+    value: Coefficient, V: dolfinx.fem.FunctionSpace, name: str
+) -> NDArray[np.float64]:
+    """Return the dof values of what a user gave for a field."""
+    expression = as_ufl(value, V.mesh, name)
+    field = dolfinx.fem.Function(V)
+    field.interpolate(dolfinx.fem.Expression(expression, V.element.interpolation_points))
+    return field.x.array.copy()
+
+
+def _at_dofs(concentration: Concentration, V: dolfinx.fem.FunctionSpace) -> NDArray[np.float64]:
+    """Return the inlet concentration at the dofs of the network."""
+    if isinstance(concentration, dolfinx.fem.Function):
+        if concentration.function_space.mesh is V.mesh:
+            return _interpolate(concentration, V, "inlet_concentration")
+    elif isinstance(concentration, Real) and isfinite(concentration):
+        return np.full(V.dofmap.index_map.size_local, float(concentration))
+    raise ValueError(
+        f"got the inlet concentration {concentration!r}; wanted a finite number, or a function on "
+        "the mesh of the network, or a function of the time that returns either."
+    )
