@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from learning.benchmark_results import load_benchmark
-from learning.regimes import REGIMES
-from learning.results import load_results
 
+from learning.benchmark.regimes import REGIMES
+from learning.benchmark.results import load_benchmark
+from learning.evaluation.results import load_results
 from learning.pretrained import PRETRAINED
 from learning.reporting import write_benchmark_report, write_report
 
