@@ -187,8 +187,8 @@ def with_methods(monkeypatch):
         }
         added["tiny"] = dataclasses.replace(METHODS["jacobi"], most_unknowns=10)
         monkeypatch.setattr("learning.benchmark.methods.METHODS", {**METHODS, **added})
-        for user in ("benchmark", "measurement"):
-            monkeypatch.setattr(f"learning.{user}.METHODS", {**METHODS, **added})
+        for user in ("run", "measurement"):
+            monkeypatch.setattr(f"learning.benchmark.{user}.METHODS", {**METHODS, **added})
 
     return add
 

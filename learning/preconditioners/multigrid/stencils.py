@@ -247,7 +247,8 @@ def _pattern(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the index of each entry in the flattened stencils, and the CSR of their matrix."""
     # torch says once a process that CSR is in beta: here, where that is silenced.
-    sparse_csr(sparse.csr_array((1, 1)), torch.float32, "cpu")
+    # It holds an entry, for torch 2.11 refuses the indices of none.
+    sparse_csr(sparse.csr_array([[1.0]]), torch.float32, "cpu")
     offsets = np.flatnonzero(occurs)
     is_entry = inside(shape, torch.bool, torch.device("cpu")).numpy()[offsets].T
     node, number = np.nonzero(is_entry)

@@ -92,7 +92,7 @@ def iterations(system, preconditioner, method=cg, seed=0):
 
 def grid_of(shape):
     n = int(np.prod(shape))
-    return md.meshes.Grid(shape, np.zeros(3), np.ones(3), np.arange(n))
+    return md.Grid(shape, np.zeros(3), np.ones(3), np.arange(n))
 
 
 @pytest.mark.parametrize(("num_cells", "strengths", "coarse"), [

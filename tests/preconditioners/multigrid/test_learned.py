@@ -233,7 +233,7 @@ def dense_stencils(stencils):
 
 def dense_smoother(model, A_0, Pi, shape, is_coarsened):
     """Return X by its definition, before it is scaled."""
-    grid = md.meshes.Grid(shape, np.zeros(3), np.ones(3), np.arange(len(A_0)))
+    grid = md.Grid(shape, np.zeros(3), np.ones(3), np.arange(len(A_0)))
     stencils = torch.tensor(stencils_of([sparse.csr_array(A_0)], [grid]))
     coupling = torch.tensor(np.diag(Pi.T @ Pi).reshape(1, *shape).copy())
     with torch.no_grad():
