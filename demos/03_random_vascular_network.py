@@ -51,6 +51,8 @@ import mixeddim as md
 # All is nondimensional: a unit cube, unit coefficients, vessels of radius 0.05, and $u_{1d} = 1$ at
 # the inlets.
 
+TITLES = ("pressure u_1d in vessels", "pressure u_3d in tissue")
+
 
 def assemble(num_cells: int, num_nodes: int, method: str, seed: int) -> md.CoupledSystem:
     graph = md.random_vascular_graph(num_nodes=num_nodes, radius=0.05, seed=seed, method=method)
@@ -87,7 +89,7 @@ def solve(system: md.CoupledSystem, output: Path) -> Result:
 
     pictures = (
         md.plot_network(system.network, output / "network.png"),
-        md.plot(direct, output / "solution.png"),
+        md.plot(direct, output / "solution.png", titles=TITLES),
         md.export_html(direct, output / "solution.html"),
     )
     data = md.write_outputs(direct, output)

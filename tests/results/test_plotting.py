@@ -128,6 +128,32 @@ def test_each_segment_is_a_tube_and_each_junction_and_bend_a_ball(graph):
     plotter.close()
 
 
+def test_bend_has_no_gap():
+    """Around the corner of two thick vessels, the ball reaches their radius in every direction."""
+    graph = nx.Graph([(0, 1, {"radius": 0.1}), (1, 2, {"radius": 0.1})])
+    positions = [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (1.0, 1.0, 0.0)]
+    nx.set_node_attributes(graph, dict(enumerate(positions)), "pos")
+    graph.nodes[0]["inlet"] = True
+    plotter = md.plot_network(md.create_network(graph, 0.5))
+    drawn = pv.merge([plotter.actors[name].mapper.dataset for name in ("network", "joints")])
+    surface = drawn.extract_surface(algorithm="dataset_surface")
+    plotter.close()
+    corner = np.array(positions[1])
+    # The outer side, where the tubes part; a little above the plane, for rays to miss mesh edges.
+    for angle in np.linspace(-np.pi / 2, 0.0, 31):
+        outside = corner + 0.2 * np.array([np.cos(angle), np.sin(angle), 0.07])
+        hits, _ = surface.ray_trace(outside, corner)
+        assert np.linalg.norm(hits - corner, axis=1).max() == pytest.approx(0.1, rel=1e-2)
+
+
+def test_contours_are_whole_and_lie_on_two_levels(plotter):
+    contours = plotter.actors["contours"]
+    assert contours.prop.culling == "none", "both sides are drawn"
+    mesh = contours.mapper.dataset
+    np.testing.assert_allclose(np.linalg.norm(mesh.point_data["Normals"], axis=1), 1, rtol=1e-5)
+    assert len(np.unique(mesh["u_3d"].round(6))) == 2
+
+
 def test_picture_does_not_depend_on_the_unit_of_length(fork, tmp_path):
     pictures = []
     for length in (1.0, 200e-6):
@@ -194,6 +220,38 @@ def _cielab(colours):
 def test_labels_of_a_colour_bar_differ_and_are_short(low, high, labels):
     scale = colours.colour_scale("u", np.array([low, high]), "plasma")
     assert scale.labels == labels
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.0, 1.0, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        (0.625, 0.716, ["0.64", "0.66", "0.68", "0.70"]),
+        (2427.0, 4957.0, ["2500", "3000", "3500", "4000", "4500"]),
+        (-1.0, 1e7, ["0e+00", "2e+06", "4e+06", "6e+06", "8e+06", "1e+07"]),
+        (1e7, 1e7 + 3, ["1.0000000e+07", "1.0000001e+07", "1.0000002e+07", "1.0000003e+07"]),
+        (2.0, 2.0, ["2.000"]),
+    ],
+)
+def test_ticks_of_a_colour_bar_are_round_and_inside(low, high, ticks):
+    scale = colours.colour_scale("u", np.array([low, high]), "plasma")
+    assert [scale.tick_format % tick for tick in scale.ticks] == ticks
+    assert all(scale.limits[0] <= tick <= scale.limits[1] for tick in scale.ticks)
+
+
+def test_ticks_are_those_that_are_drawn(plotter, solution):
+    scale = colours.colour_scale("u", solution.u_1d.x.array, colours.NETWORK_COLOURS)
+    bar = plotter.scalar_bars["u_1d (network)"]
+    assert bar.GetUseCustomLabels()
+    np.testing.assert_allclose(pv.convert_array(bar.GetCustomLabels()), scale.ticks)
+
+
+def test_colours_of_vessels_are_lighter_and_lighter_and_far_from_those_of_the_tissue():
+    t = np.linspace(0.0, 1.0, 64)
+    vessels, tissue = _cielab(colours.NETWORK_COLOURS(t)), _cielab(colours.TISSUE_COLOURS(t))
+    assert np.all(np.diff(vessels[:, 0]) > 0)
+    distance = np.linalg.norm(vessels[:, None] - tissue[None], axis=2)
+    assert distance.min() > 25
 
 
 def test_constant_field_has_one_label_and_no_contours():

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+import pyvista as pv
+from matplotlib import colormaps
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from vtkmodules.vtkRenderingAnnotation import vtkScalarBarActor
 
 __all__ = [
     "FONT_SIZE",
@@ -23,7 +27,11 @@ __all__ = [
 FONT_SIZE: Final = 42  # 8 pt where the picture is as wide as an A4 page
 LABELS_PER_BAR: Final = 4
 LINE_LENGTH: Final = 20  # characters of a title that have room above a colour bar
-NETWORK_COLOURS: Final = "plasma"
+# Perceptually uniform and warm, without the ends that look black or white: no shade of the tissue
+# is among them, in print or to the colour-blind.
+NETWORK_COLOURS: Final = ListedColormap(
+    colormaps["inferno"](np.linspace(0.22, 0.94, 256)), "network"
+)
 # White to blue in equal steps of CIELAB: light, so that the vessels stand out against it.
 TISSUE_COLOURS: Final = LinearSegmentedColormap.from_list(
     "tissue",
@@ -73,6 +81,34 @@ class ColourScale:
         values = np.linspace(*self.limits, LABELS_PER_BAR)
         return [self.number_format % value for value in values]
 
+    @property
+    def ticks(self) -> list[float]:
+        """The round values that a picture writes beside the colour bar, upwards."""
+        low, high = self.limits
+        if not self.levels:
+            return [0.5 * (low + high)]
+        values = MaxNLocator(LABELS_PER_BAR + 2, steps=[1, 2, 5, 10]).tick_values(low, high)
+        margin = 1e-9 * (high - low)
+        return [float(t) for t in values if low - margin <= t <= high + margin]
+
+    @property
+    def tick_format(self) -> str:
+        """The printf format with the fewest digits that writes each tick as it is."""
+        ticks = np.array(self.ticks)
+        if len(ticks) < 2:
+            return self.number_format
+        kind = "f" if 1e-3 <= np.abs(ticks).max() < 1e6 else "e"
+        tolerance = 1e-3 * (ticks[1] - ticks[0])
+        formats = [f"%.{digits}{kind}" for digits in range(16)]
+        exact = (f for f in formats if all(abs(float(f % t) - t) < tolerance for t in ticks))
+        return next(exact, self.number_format)
+
+    def mark(self, bar: vtkScalarBarActor) -> None:
+        """Write the ticks beside a colour bar that was drawn, and set its title apart."""
+        bar.SetCustomLabels(pv.convert_array(np.array(self.ticks)))
+        bar.UseCustomLabelsOn()
+        bar.SetVerticalTitleSeparation(FONT_SIZE)
+
     def bar(self, bottom: float, left: float = 0.84, width: float = 0.03) -> dict[str, Any]:
         """Return how PyVista is to draw the colour bar, upwards from a height in [0, 1]."""
         return {
@@ -83,7 +119,7 @@ class ColourScale:
             "width": width,
             "height": 0.36,
             "n_labels": LABELS_PER_BAR if self.levels else 1,
-            "fmt": f" {self.number_format}",
+            "fmt": f" {self.tick_format}",
             "color": "black",
             "title_font_size": FONT_SIZE,
             "label_font_size": FONT_SIZE,

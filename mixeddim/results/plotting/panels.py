@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 from mixeddim.fem.meshes import StructuredBox
 from mixeddim.results.output import grid_dataset, network_dataset, tissue_dataset
 from mixeddim.results.plotting.colours import (
-    FONT_SIZE,
     NETWORK_COLOURS,
     SPREAD_COLOURS,
     TISSUE_COLOURS,
@@ -99,7 +98,7 @@ def plot_side_by_side(
     plotter.subplot(0, len(bodies))
     for mapper, scale, bottom in zip(mappers, (scale_1d, scale_3d), BARS, strict=True):
         bar = plotter.add_scalar_bar(mapper=mapper, **scale.bar(bottom, left=0.42, width=0.06))
-        bar.SetVerticalTitleSeparation(FONT_SIZE)
+        scale.mark(bar)
     return finish(plotter, filename)
 
 

@@ -28,6 +28,14 @@ VIEW: Final = (1.3, -2.2, 1.2)  # from the centre to the camera
 # the labels stand beside that edge, all as seen from VIEW.
 AXES: Final = (("x", (0, -1, -1), "right"), ("y", (1, 0, -1), "left"), ("z", (-1, -1, 0), "right"))
 SIDES_OF_TUBE: Final = 32
+NUM_CONTOURS: Final = 2  # of the levels: a third would lie on the vessels and blur them
+SMOOTHING: Final = 40  # steps, which take the cells' corners off a contour
+# Contours are clear where they face the camera and dense where they turn away, as glass is, so
+# that their outlines read as those of bodies and the vessels show through.
+RIM: Final = """//VTK::Light::Impl
+  float turned = 1.0 - abs(normalVCVSOutput.z);
+  fragOutput0.a = clamp(mix(0.08, 0.95, turned * turned), 0.0, 1.0);
+"""
 
 
 def check_view(view: str) -> None:
@@ -67,7 +75,9 @@ def add_tissue(
         walls = tissue.extract_surface(algorithm="dataset_surface")
         style["culling"] = "front"
         plotter.add_mesh(walls, name="tissue", lighting=False, **style | with_bar)
-        _add_contours(plotter, tissue, style, scale.levels)
+        del style["culling"]
+        _mark(plotter, scale, bar)
+        _add_contours(plotter, tissue, style, scale.levels[:NUM_CONTOURS])
         return
     if view == "slices":
         x, y, z = tissue.center
@@ -76,6 +86,12 @@ def add_tissue(
         shown, octant = _without_octant(tissue)
         plotter.add_mesh(octant.outline(), name="octant", color="black", line_width=2)
     plotter.add_mesh(shown, name="tissue", lighting=False, **style | with_bar)
+    _mark(plotter, scale, bar)
+
+
+def _mark(plotter: pv.Plotter, scale: ColourScale, bar: dict[str, Any] | None) -> None:
+    if bar is not None:
+        scale.mark(plotter.scalar_bars[bar["title"]])
 
 
 def _add_contours(
@@ -84,14 +100,21 @@ def _add_contours(
     plotter.renderer.remove_actor("contours", render=False)
     contours = tissue.contour(levels, scalars=style["scalars"]) if levels else pv.PolyData()
     if contours.n_points > 0:
-        plotter.add_mesh(
+        contours = contours.smooth_taubin(n_iter=SMOOTHING, pass_band=0.08)
+        contours = contours.compute_normals(cell_normals=False, split_vertices=False)
+        actor = plotter.add_mesh(
             contours,
             name="contours",
             opacity=0.4,
             smooth_shading=True,
-            ambient=0.7,
-            diffuse=0.4,
+            ambient=0.45,
+            diffuse=0.55,
+            specular=0.5,
+            specular_power=30,
             **style,
+        )
+        actor.GetShaderProperty().AddFragmentShaderReplacement(
+            "//VTK::Light::Impl", True, RIM, False
         )
 
 
@@ -131,12 +154,14 @@ def add_vessels(
         **scale.style,
         "smooth_shading": True,
         "ambient": 0.35,
-        "specular": 0.2,
-        "specular_power": 20,
+        "diffuse": 0.8,
+        "specular": 0.35,
+        "specular_power": 40,
     }
     tubes = vessels.tube(scalars="radius", absolute=True, n_sides=SIDES_OF_TUBE, capping=True)
     has_bar = bar is not None
     plotter.add_mesh(tubes, name="network", show_scalar_bar=has_bar, scalar_bar_args=bar, **style)
+    _mark(plotter, scale, bar)
     joints = _joints(vessels)
     if joints.n_points > 0:
         ball = pv.Sphere(radius=1.0, theta_resolution=SIDES_OF_TUBE, phi_resolution=SIDES_OF_TUBE)
@@ -184,7 +209,7 @@ def add_frame(
             leaves the right-hand side to the colour bars.
     """
     lower, upper = np.array(bounds).reshape(3, 2).T
-    plotter.add_mesh(pv.Box(bounds).outline(), name="box", color="black", line_width=2)
+    plotter.add_mesh(pv.Box(bounds).outline(), name="box", color="#4d4d4d", line_width=2)
     for name, positions, labels, justification in axis_labels(bounds):
         plotter.add_point_labels(
             positions,
@@ -199,8 +224,6 @@ def add_frame(
             show_points=False,
             always_visible=True,
         )
-    for bar in plotter.scalar_bars.values():
-        bar.SetVerticalTitleSeparation(FONT_SIZE)
     centre = 0.5 * (lower + upper)
     plotter.camera_position = [centre + VIEW, centre, (0, 0, 1)]
     plotter.reset_camera(bounds=bounds)
