@@ -31,9 +31,10 @@ SIDES_OF_TUBE: Final = 32
 NUM_CONTOURS: Final = 2  # of the levels: a third would lie on the vessels and blur them
 SMOOTHING: Final = 40  # steps, which take the cells' corners off a contour
 # Contours are clear where they face the camera and dense where they turn away, as glass is, so
-# that their outlines read as those of bodies and the vessels show through.
+# that their outlines read as those of bodies and the vessels show through; the hue stays blue.
 RIM: Final = """//VTK::Light::Impl
   float turned = 1.0 - abs(normalVCVSOutput.z);
+  fragOutput0.rgb *= mix(vec3(1.0), vec3(0.40, 0.70, 0.92), turned);
   fragOutput0.a = clamp(mix(0.08, 0.95, turned * turned), 0.0, 1.0);
 """
 
@@ -107,8 +108,8 @@ def _add_contours(
             name="contours",
             opacity=0.4,
             smooth_shading=True,
-            ambient=0.45,
-            diffuse=0.55,
+            ambient=0.7,
+            diffuse=0.4,
             specular=0.5,
             specular_power=30,
             **style,
