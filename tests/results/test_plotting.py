@@ -12,7 +12,7 @@ import pyvista as pv
 from matplotlib.colors import to_rgb
 
 import mixeddim as md
-from mixeddim.results.plotting import colours, window
+from mixeddim.results.plotting import colours, scene, window
 
 SEGMENT = 0.2
 
@@ -126,6 +126,19 @@ def test_each_segment_is_a_tube_and_each_junction_and_bend_a_ball(graph):
     else:
         assert "joints" not in plotter.actors
     plotter.close()
+
+
+def test_many_tubes_have_fewer_sides(fork, monkeypatch):
+    num_points = []
+    for limit in (scene.MANY_TUBES, 0):
+        monkeypatch.setattr(scene, "MANY_TUBES", limit)
+        plotter = md.plot_network(_network(fork))
+        drawn = (plotter.actors[name].mapper.dataset for name in ("network", "joints"))
+        num_points.append([mesh.n_points for mesh in drawn])
+        plotter.close()
+    (tubes, balls), (light_tubes, light_balls) = num_points
+    assert light_tubes < 0.5 * tubes
+    assert light_balls < 0.2 * balls
 
 
 def test_bend_has_no_gap():

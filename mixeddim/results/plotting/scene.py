@@ -28,6 +28,8 @@ VIEW: Final = (1.3, -2.2, 1.2)  # from the centre to the camera
 # the labels stand beside that edge, all as seen from VIEW.
 AXES: Final = (("x", (0, -1, -1), "right"), ("y", (1, 0, -1), "left"), ("z", (-1, -1, 0), "right"))
 SIDES_OF_TUBE: Final = 32
+SIDES_OF_MANY: Final = 12  # of more tubes than MANY_TUBES, each of them few pixels wide
+MANY_TUBES: Final = 5000
 NUM_CONTOURS: Final = 2  # of the levels: a third would lie on the vessels and blur them
 SMOOTHING: Final = 40  # steps, which take the cells' corners off a contour
 # Contours are clear where they face the camera and dense where they turn away, as glass is, so
@@ -159,13 +161,14 @@ def add_vessels(
         "specular": 0.35,
         "specular_power": 40,
     }
-    tubes = vessels.tube(scalars="radius", absolute=True, n_sides=SIDES_OF_TUBE, capping=True)
+    sides = SIDES_OF_TUBE if vessels.n_lines <= MANY_TUBES else SIDES_OF_MANY
+    tubes = vessels.tube(scalars="radius", absolute=True, n_sides=sides, capping=True)
     has_bar = bar is not None
     plotter.add_mesh(tubes, name="network", show_scalar_bar=has_bar, scalar_bar_args=bar, **style)
     _mark(plotter, scale, bar)
     joints = _joints(vessels)
     if joints.n_points > 0:
-        ball = pv.Sphere(radius=1.0, theta_resolution=SIDES_OF_TUBE, phi_resolution=SIDES_OF_TUBE)
+        ball = pv.Sphere(radius=1.0, theta_resolution=sides, phi_resolution=sides)
         balls = joints.glyph(geom=ball, scale="radius", orient=False)
         plotter.add_mesh(balls, name="joints", show_scalar_bar=False, **style)
 
