@@ -1,4 +1,4 @@
-"""The study of the shipped weights: its page follows from its results, the README from its page."""
+"""The study of the shipped weights: its page follows from its results, other documents from it."""
 
 import json
 import re
@@ -35,7 +35,11 @@ def test_its_page_follows_from_its_results(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", *(f"learning/pretrained_weights/{name}.md" for name in UNETS)]
+    "document",
+    [
+        "docs/neural_preconditioners.md",
+        *(f"learning/pretrained_weights/{name}.md" for name in UNETS),
+    ],
 )
 def test_tables_of_iterations_elsewhere_are_those_of_its_page(document):
     page = (STUDY / "report" / "report.md").read_text().splitlines()
@@ -108,7 +112,9 @@ def test_the_multigrid_takes_at_most_two_more_on_128_cells(name):
     assert there <= here + 2
 
 
-@pytest.mark.parametrize("document", ["README.md", "learning/pretrained_weights/multigrid.md"])
+@pytest.mark.parametrize(
+    "document", ["docs/neural_preconditioners.md", "learning/pretrained_weights/multigrid.md"]
+)
 def test_its_rows_elsewhere_are_those_of_its_page(document):
     page = (STUDY / "multigrid" / "iterations.md").read_text().splitlines()
     names = "|".join(re.escape(name) for name in ITERATIONS["rows"])
@@ -130,16 +136,52 @@ COLUMNS = (
 )
 
 
-def test_times_in_the_readme_are_those_of_the_benchmarks_that_ship():
-    cells = {}
-    for file in (ROOT / "learning" / "benchmarks").glob("*.json"):
-        for cell in load_benchmark(file).cells:
-            if cell.batch_size == 1:
-                cells[f"{cell.regime}, {cell.num_cells}"] = cell.methods
-    rows = re.findall(r"^\| ([\w-]+, \d+) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
+@pytest.fixture(scope="module")
+def methods():
+    """Measurements of single systems by regime and grid, then by method."""
+    return {
+        (cell.regime, cell.num_cells): cell.methods
+        for file in (ROOT / "learning" / "benchmarks").glob("*.json")
+        for cell in load_benchmark(file).cells
+        if cell.batch_size == 1
+    }
+
+
+def test_times_in_the_docs_are_those_of_the_benchmarks_that_ship(methods):
+    page = (ROOT / "docs" / "neural_preconditioners.md").read_text()
+    rows = re.findall(r"^\| ([\w-]+), (\d+) \| (.*) \|$", page, re.M)
     assert len(rows) == 12
-    for name, content in rows:
-        assert content.split(" | ") == [shown(cells[name][column]) for column in COLUMNS]
+    for regime, num_cells, content in rows:
+        measured = methods[regime, int(num_cells)]
+        assert content.split(" | ") == [shown(measured[column]) for column in COLUMNS]
+
+
+FASTEST = {
+    "fast diagonalisation": "fast_diagonalisation",
+    "incomplete Cholesky (PETSc)": "icc_ksp",
+    "geometric multigrid, 2 steps": "geometric_2",
+}
+
+
+def fastest(measured):
+    return min((m for m in measured if measured[m].seconds), key=lambda m: measured[m].seconds)
+
+
+def test_the_readme_names_the_fastest_method_of_each_row(methods):
+    readme = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| ([\w-]+), n = (\d+) \| (.*) \|$", readme, re.M)
+    assert len(rows) == 8
+    for regime, num_cells, content in rows:
+        measured = methods[regime, int(num_cells)]
+        name, *times = content.split(" | ")
+        assert FASTEST[name] == fastest(measured)
+        columns = (FASTEST[name], "multigrid", "gamg_ksp")
+        assert times == [shown(measured[column]) for column in columns]
+
+
+def test_a_classical_method_is_fastest_wherever_it_was_measured(methods):
+    assert len(methods) >= 20
+    assert "multigrid" not in {fastest(measured) for measured in methods.values()}
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu-grids"])
