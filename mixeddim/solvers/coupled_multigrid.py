@@ -43,7 +43,7 @@ _COARSENING: Final = {
     # Below this strength nodes are not tied together: boxes with long cells need that.
     "pc_gamg_threshold": "0.02",
     # Solved directly, with the network.
-    "pc_gamg_coarse_eq_limit": "200",
+    "pc_gamg_coarse_eq_limit": "1000",
     # PETSc's own smoothers go unused, and so needs no estimate of eigenvalues.
     "mg_levels_ksp_type": "richardson",
     "mg_levels_pc_type": "none",
@@ -98,14 +98,14 @@ class CoupledMultigrid:
 
         self._levels: list[_Level] = []
         for P in _interpolations(A_0):
-            smooth = _smoother(A_0, Pi, N, system.K_1d)
+            if len(roots.diagonal()) < A_0.shape[0]:
+                smooth = _smoother(A_0, Pi, N, system.K_1d)
+            else:
+                D = sparse.diags_array(abs(A_0).sum(axis=1) / RELAXATION)
+                smooth = _block_inverse(D, Pi, N, system.A_11)
             self._levels.append(_Level(A_0, Pi, coupling, smooth, P))
             A_0, Pi = (P.T @ A_0 @ P).tocsr(), (Pi @ P).tocsr()
-        A_31 = -Pi.T @ N
-        self._coarsest = factorise(
-            sparse.block_array([[A_0 + Pi.T @ Pi, A_31], [A_31.T, system.A_11]])
-        )
-        self._num_eliminated = N.shape[1]
+        self._coarsest = _block_inverse(A_0, Pi, N, system.A_11)
 
     def __repr__(self) -> str:
         return f"CoupledMultigrid({len(self._levels) + 1} levels)"
@@ -120,7 +120,7 @@ class CoupledMultigrid:
 
     def _cycle(self, r: NDArray[np.float64], depth: int) -> NDArray[np.float64]:
         if depth == len(self._levels):
-            return self._coarsest(np.pad(r, (0, self._num_eliminated)))[: len(r)]
+            return self._coarsest(r)
         level = self._levels[depth]
         x = level.smooth(r)
         x = x + level.P @ self._cycle(level.P.T @ (r - level.apply(x)), depth + 1)
@@ -155,10 +155,19 @@ def factorise(A: sparse.sparray, pivot_threshold: float = 0.0) -> _Map:
     return apply
 
 
+def _block_inverse(
+    D: sparse.sparray, Pi: sparse.csr_array, N: sparse.csr_array, A_11: sparse.csr_array
+) -> _Map:
+    """Return the inverse of D + Pi' C Pi, by factors of the block system that the network is in."""
+    A_31 = -Pi.T @ N
+    solve = factorise(sparse.block_array([[D + Pi.T @ Pi, A_31], [A_31.T, A_11]]))
+    return lambda r: solve(np.pad(r, (0, N.shape[1])))[: len(r)]
+
+
 def _smoother(
     A_0: sparse.csr_array, Pi: sparse.csr_array, N: sparse.csr_array, K_1: sparse.csr_array
 ) -> _Map:
-    """Return the inverse of D / omega + Pi' C Pi.
+    """Return the inverse of D / omega + Pi' C Pi, by factors of the size of points and network.
 
     With q the scaled exchange at the points and u_1 the network's answer, the solution for r is
 
