@@ -28,9 +28,9 @@ import ufl
 from numpy.typing import NDArray
 from scipy import sparse
 
+from mixeddim.accuracy import ACCURACY, relative_change
 from mixeddim.fem.assembly import CoupledSystem
 from mixeddim.fem.forms import as_ufl, check_number, reaction, source
-from mixeddim.solvers.accuracy import ACCURACY, relative_change
 from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 from mixeddim.solvers.stationary import Method, Solution, SolverError, solve
 

@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 from scipy import sparse
 
-from mixeddim.fem.assembly import CoupledSystem
-from mixeddim.reduction import ReducedSystem, reduce
-from mixeddim.solvers.accuracy import (
+from mixeddim.accuracy import (
     ACCURACY,
     ErrorBound,
     Pair,
@@ -29,6 +27,8 @@ from mixeddim.solvers.accuracy import (
     relative_residual,
     uncertainty,
 )
+from mixeddim.fem.assembly import CoupledSystem
+from mixeddim.reduction import ReducedSystem, reduce
 from mixeddim.solvers.coupled_multigrid import CoupledMultigrid, petsc_matrix
 from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 

@@ -35,9 +35,9 @@ from numpy.typing import ArrayLike, NDArray
 from petsc4py import PETSc
 from scipy import sparse
 
+from mixeddim.accuracy import ACCURACY, bound_error, relative_residual, uncertainty
 from mixeddim.fem.assembly import CoupledSystem
 from mixeddim.fem.forms import Coefficient, as_ufl, reaction
-from mixeddim.solvers.accuracy import ACCURACY, bound_error, relative_residual, uncertainty
 from mixeddim.solvers.advection import Advection, discretise_advection
 from mixeddim.solvers.mass_balance import balance_mass
 from mixeddim.solvers.stationary import Solution, check_accuracy
