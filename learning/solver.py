@@ -153,6 +153,8 @@ def _in_units_of_its_own(reduced: ReducedSystem) -> tuple[ReducedSystem, float, 
 
     Preconditioners in float32 over- and underflow in extreme units. Powers of two round nothing.
     """
+    if not isinstance(reduced, ReducedSystem):
+        return reduced, 1.0, 1.0  # `batch_systems` says what is wrong
     diagonal, load = float(reduced.A_33.diagonal().mean()), float(np.abs(reduced.g).max())
     matrix_unit = field_unit = 1.0
     if 0.0 < diagonal < np.inf and abs(np.log2(diagonal)) > _FAR:

@@ -110,6 +110,7 @@ def test_an_arrow_that_runs_back_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(ORDER, "mixeddim", (*reversed(ORDER["mixeddim"]),))
     assert arrows_back(ROOT / "mixeddim/solvers/stationary.py") == [
         "solvers -> _fenics",
+        "solvers -> accuracy",
         "solvers -> fem",
         "solvers -> reduction",
     ]
