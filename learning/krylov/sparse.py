@@ -149,7 +149,11 @@ def spd_solver(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
 
 
 def quasi_definite_solver(
-    A: sparse.sparray, B: sparse.sparray, C: sparse.sparray, like: torch.Tensor
+    A: sparse.sparray,
+    B: sparse.sparray,
+    C: sparse.sparray,
+    like: torch.Tensor,
+    dense: bool | None = None,
 ) -> LinearMap:
     """Return y -> x with A x + B z = y and B' x - C z = 0, symmetric, differentiable in y.
 
@@ -161,6 +165,7 @@ def quasi_definite_solver(
         B: Block-diagonal, (n, m) each.
         C: Symmetric positive semidefinite, block-diagonal, (m, m) each.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
+        dense: Whether by dense inverses; on an accelerator by default.
     """
     n = A.shape[0]
     K = sparse.block_array([[A, B], [B.T, -C]], format="csr")
@@ -168,10 +173,11 @@ def quasi_definite_solver(
     scale = np.exp2(-np.rint(np.log2(np.where(largest > 0, largest, 1.0)) / 2))
     scaling = sparse.diags_array(scale)
     K = scaling @ K @ scaling
-    if like.is_cuda:
+    if like.is_cuda if dense is None else dense:
+        K = K.tocsr()
         parts = [[K[:n, :n], K[:n, n:]], [K[n:, :n], K[n:, n:]]]
-        dense = np.block([[dense_blocks(part, len(like)) for part in row] for row in parts])
-        corner = torch.linalg.inv(torch.tensor(dense, device=like.device))
+        blocks = np.block([[dense_blocks(part, len(like)) for part in row] for row in parts])
+        corner = torch.linalg.inv(torch.tensor(blocks, device=like.device))
         corner = corner[:, : n // len(like), : n // len(like)]
         roots = torch.tensor(scale[:n], device=like.device).reshape(like.shape)
         inverse = (roots[:, :, None] * corner * roots[:, None]).to(like.dtype)
