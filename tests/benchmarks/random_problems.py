@@ -113,7 +113,10 @@ def _run(
         fields = solution.u_3d.x.array, solution.u_1d.x.array
         return "", fields, solution.iterations
     method = ("auto", "fgmres", "flexible_cg")[seed % 3]
-    result = learning.solve(reduced, PRECONDITIONERS[name](), method)
+    try:
+        result = learning.solve(reduced, PRECONDITIONERS[name](), method)
+    except ValueError:  # of its set-up
+        return "ValueError", None, 0
     if not result.converged:
         return result.status.name, None, 0
     return "", (result.x, reduced.back_substitute(result.x)), result.iterations
