@@ -70,7 +70,7 @@ def relative_residual(blocks: Blocks, b: Pair, x: Pair) -> float:
     (b_3, b_1), (x_3, x_1) = b, x
     drive_3, drive_1 = b_3 - blocks.A_31 @ x_1, b_1 - blocks.A_13 @ x_3
     sides = ((drive_3 - blocks.A_33 @ x_3, drive_3), (drive_1 - blocks.A_11 @ x_1, drive_1))
-    return max(_ratio(residual, drive) for residual, drive in sides)
+    return float(np.max([_ratio(residual, drive) for residual, drive in sides]))
 
 
 def uncertainty(blocks: Blocks, b: Pair, x: Pair, *, with_residual: bool = True) -> Pair:
@@ -105,7 +105,8 @@ def bound_error(x: Pair, error: Pair) -> ErrorBound:
 
 def relative_change(change: NDArray[np.float64], field: NDArray[np.float64]) -> float:
     """Return the larger of the relative changes in the largest value and in the mean square."""
-    return max(_divide(np.max(abs(change)), np.max(abs(field))), _ratio(change, field))
+    largest = _divide(np.max(abs(change)), np.max(abs(field)))
+    return float(np.maximum(largest, _ratio(change, field)))  # NaN wins
 
 
 def _ratio(vector: NDArray[np.float64], unit: NDArray[np.float64]) -> float:
@@ -117,4 +118,7 @@ def _ratio(vector: NDArray[np.float64], unit: NDArray[np.float64]) -> float:
 
 
 def _divide(value: float | np.floating, unit: float | np.floating) -> float:
-    return float(value / unit) if unit > 0 else float(value > 0)
+    """Return the quotient: 0 for 0 / 0, and NaN for what is none."""
+    if unit == 0.0:
+        return 0.0 if value == 0.0 else np.inf
+    return float(value / unit)

@@ -131,9 +131,18 @@ def solve(
         x, bound = _solve_direct(reduced, comm)
         iterations, accuracy = 1, ACCURACY
     else:
-        M = CoupledMultigrid(system) if method == "krylov" else None
-        cg = _ConjugateGradients(reduced, M, comm, rtol, max_iterations)
-        x, bound = cg.solve()
+        try:
+            M = CoupledMultigrid(system) if method == "krylov" else None
+            cg = _ConjugateGradients(reduced, M, comm, rtol, max_iterations)
+            x, bound = cg.solve()
+        except RuntimeError as error:
+            if isinstance(error, SolverError):
+                raise
+            raise SolverError(
+                f"got factors that broke down ({error}); wanted those of a positive definite "
+                "matrix. It is singular if nothing holds the level of a field: give a Dirichlet or "
+                "Robin condition, or exchange."
+            ) from error
         iterations, accuracy = cg.iterations, max(ACCURACY, 100.0 * rtol)
     check_accuracy(bound, accuracy, f"a solution by method={method!r}")
     u_3d, u_1d = dolfinx.fem.Function(V_3d, name="u_3d"), dolfinx.fem.Function(V_1d, name="u_1d")

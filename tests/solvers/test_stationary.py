@@ -196,6 +196,14 @@ def test_strong_exchange_takes_few_iterations(permeability, k_1d):
 
 
 @methods
+def test_a_network_that_nothing_holds_is_an_error(fork, method):
+    coefficients = Coefficients(sigma_3d=1.0, permeability=0.0, f_1d=1.0)
+    system = assemble(create_box(4), create_network(fork, 0.25), coefficients, bcs_1d=[])
+    with pytest.raises(SolverError, match=r"It is singular if nothing holds the level"):
+        solve(system, method)
+
+
+@methods
 def test_what_rounding_does_not_determine_is_an_error(fork, method):
     """The uptake that alone holds the level is lost in the rounding of diffusion."""
     coefficients = Coefficients(sigma_3d=1e-14, permeability=1e-14)
