@@ -8,7 +8,6 @@ from learning.krylov.conjugate_gradients import cg, flexible_cg
 from learning.krylov.fgmres import KrylovResult, Status, fgmres, krylov_sines
 from learning.krylov.operators import SystemBatch, batch_systems
 from learning.krylov.preconditioner import Identity, Jacobi, Preconditioner
-from learning.krylov.solver import SolveResult, solve
 from learning.preconditioners.classical import RugeStuben, SmoothedAggregation
 from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid
@@ -18,6 +17,7 @@ from learning.pretrained import load_preconditioner, load_pretrained, pretrained
 from learning.problems.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
 from learning.problems.distributions import DISTRIBUTIONS, ProblemDistribution
 from learning.problems.generation import generate
+from learning.solver import SolveResult, solve
 from learning.training.loop import train
 from learning.training.losses import (
     energy_loss,

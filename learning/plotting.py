@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from learning.krylov.solver import SolveResult
 from learning.reporting.figures import (
     DPI,
     STYLE,
@@ -26,6 +25,7 @@ from learning.reporting.figures import (
     legend_above,
     new_figure,
 )
+from learning.solver import SolveResult
 from mixeddim.tensors import replacing
 
 __all__ = ["plot_convergence", "plot_iterations", "plot_sines"]

@@ -9,18 +9,23 @@ from dataclasses import dataclass
 import torch
 from scipy import sparse
 
+from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertainty
 from mixeddim.atomic import replacing
 from mixeddim.fem.grid import Grid
 from mixeddim.reduction import ReducedSystem
 
 __all__ = [
+    "ErrorBound",
     "Grid",
     "ReducedSystem",
     "ReducedTensors",
     "SymmetricProduct",
+    "bound_error",
+    "relative_change",
     "replacing",
     "sparse_csr",
     "to_torch",
+    "uncertainty",
 ]
 
 

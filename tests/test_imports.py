@@ -19,6 +19,7 @@ ORDER = {
         "atomic",
         "networks",
         "fem",
+        "accuracy",
         "reduction",
         "tensors",
         "solvers",
@@ -31,6 +32,8 @@ ORDER = {
         "problems",
         "krylov",
         "preconditioners",
+        "accuracy",
+        "solver",
         "training",
         "pretrained",
         "petsc",
@@ -107,6 +110,7 @@ def test_an_arrow_that_runs_back_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(ORDER, "mixeddim", (*reversed(ORDER["mixeddim"]),))
     assert arrows_back(ROOT / "mixeddim/solvers/stationary.py") == [
         "solvers -> _fenics",
+        "solvers -> accuracy",
         "solvers -> fem",
         "solvers -> reduction",
     ]

@@ -33,6 +33,10 @@ class Status(Enum):
     """How the solve of a system ended, and what to try next."""
 
     CONVERGED = "converged"
+    INACCURATE = (
+        "the residual reached rtol, but a field may be off by more than 1e-5 of its size (see "
+        "error_bound): use a stronger preconditioner, or mixeddim.solve"
+    )
     MAX_ITERATIONS = "stopped at max_iterations: raise it, or use a stronger preconditioner"
     STAGNATED = (
         "the true residual stopped falling above the tolerance: raise rtol, use float64 vectors, "

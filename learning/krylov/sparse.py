@@ -21,6 +21,7 @@ __all__ = [
     "block_diagonal",
     "dense_blocks",
     "dense_inverses",
+    "quasi_definite_solver",
     "sparse_map",
     "spd_solver",
     "symmetric_map",
@@ -145,6 +146,56 @@ def spd_solver(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
         return torch.from_numpy(x).to(b.dtype).reshape(b.shape)
 
     return lambda b: SymmetricProduct.apply(b, solve) if b.requires_grad else solve(b)
+
+
+def quasi_definite_solver(
+    A: sparse.sparray,
+    B: sparse.sparray,
+    C: sparse.sparray,
+    like: torch.Tensor,
+    dense: bool | None = None,
+) -> LinearMap:
+    """Return y -> x with A x + B z = y and B' x - C z = 0, symmetric, differentiable in y.
+
+    On a CPU by sparse factors, on an accelerator by dense inverses, both in float64 and scaled by
+    the largest entries of the rows.
+
+    Args:
+        A: Symmetric positive definite, block-diagonal, one block of shape (n, n) for each system.
+        B: Block-diagonal, (n, m) each.
+        C: Symmetric positive semidefinite, block-diagonal, (m, m) each.
+        like: A tensor of dtype, device and shape (batch, n) of the vectors.
+        dense: Whether by dense inverses; on an accelerator by default.
+    """
+    n = A.shape[0]
+    K = sparse.block_array([[A, B], [B.T, -C]], format="csr")
+    largest = abs(K).max(axis=1).toarray().ravel()
+    scale = np.exp2(-np.rint(np.log2(np.where(largest > 0, largest, 1.0)) / 2))
+    scaling = sparse.diags_array(scale)
+    K = scaling @ K @ scaling
+    if like.is_cuda if dense is None else dense:
+        K = K.tocsr()
+        parts = [[K[:n, :n], K[:n, n:]], [K[n:, :n], K[n:, n:]]]
+        blocks = np.block([[dense_blocks(part, len(like)) for part in row] for row in parts])
+        corner = torch.linalg.inv(torch.tensor(blocks, device=like.device))
+        corner = corner[:, : n // len(like), : n // len(like)]
+        roots = torch.tensor(scale[:n], device=like.device).reshape(like.shape)
+        inverse = (roots[:, :, None] * corner * roots[:, None]).to(like.dtype)
+        return lambda y: (inverse @ y[:, :, None])[:, :, 0]
+    factors = splu(
+        K.tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.1,
+        options={"SymmetricMode": True},
+    )
+
+    def solve(y: torch.Tensor) -> torch.Tensor:
+        right = np.zeros(len(scale))
+        right[:n] = scale[:n] * y.detach().to(torch.float64).numpy().ravel()
+        x = scale[:n] * factors.solve(right)[:n]
+        return torch.from_numpy(x).to(y.dtype).reshape(y.shape)
+
+    return lambda y: SymmetricProduct.apply(y, solve) if y.requires_grad else solve(y)
 
 
 def dense_inverses(A: torch.Tensor, dtype: torch.dtype) -> LinearMap:

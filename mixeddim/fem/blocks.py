@@ -26,6 +26,7 @@ class Blocks:
     N: sparse.csr_array
     W: sparse.dia_array
     B: sparse.dia_array
+    A_11: sparse.csr_array
 
     @cached_property
     def A_33(self) -> sparse.csr_array:

@@ -1,9 +1,14 @@
-"""Solve the coupled problem through PETSc: all at once, or reduced to the tissue."""
+"""Solve the coupled problem through PETSc: all at once, or reduced to the tissue.
+
+No field leaves here without a bound on its error (see `accuracy`): a small residual of both sides
+together hides the side whose numbers are smaller, and any residual hides an ill-conditioned matrix.
+"""
 
 from __future__ import annotations
 
 import mixeddim._fenics  # noqa: F401
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -14,17 +19,26 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 from scipy import sparse
 
+from mixeddim.accuracy import (
+    ACCURACY,
+    ErrorBound,
+    Pair,
+    bound_error,
+    relative_residual,
+    uncertainty,
+)
 from mixeddim.fem.assembly import CoupledSystem
 from mixeddim.reduction import ReducedSystem, reduce
+from mixeddim.solvers.coupled_multigrid import CoupledMultigrid, petsc_matrix
 from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 
-__all__ = ["Method", "Solution", "SolverError", "solve"]
+__all__ = ["Method", "Solution", "SolverError", "check_accuracy", "solve"]
 
 Method = Literal["direct", "krylov", "reduced"]
 
 
 class SolverError(RuntimeError):
-    """A linear solve did not reach its tolerance."""
+    """A linear solve did not reach its tolerance, or what it reached cannot be trusted."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,8 +53,9 @@ class Solution:
         u_1d: Network field, a P1 function.
         method: How it was solved.
         iterations: Krylov iterations; 1 for a direct solve.
-        relative_residual: Norm of b - A u over that of b, of the whole block system, computed
-            from the solution.
+        relative_residual: The larger of both sides' residuals, computed from the solution, each
+            in units of what drives that side: b_3 - A_31 u_1d for the tissue, b_1 - A_13 u_3d for
+            the network.
     """
 
     system: CoupledSystem
@@ -88,18 +103,23 @@ def solve(
 ) -> Solution:
     """Solve the coupled problem.
 
+    Both fields are right to 1e-5 of their own size, or to 100 rtol where that is more, or there is
+    an error: a bound is computed with every solution.
+
     Args:
         system: The assembled system.
-        method: "direct": Cholesky factors of the whole block matrix by MUMPS. "krylov": CG on
-            the block matrix, preconditioned by algebraic multigrid (GAMG) on the tissue and
-            exact factors on the network, for problems too large to factor. "reduced": CG on the
-            Schur complement, preconditioned by GAMG on A_33.
-        rtol: Residual reduction at which the iterative methods stop.
+        method: "direct": Cholesky factors of the whole block matrix by MUMPS, refined. "krylov": CG
+            with the network eliminated, preconditioned by multigrid that knows of the network
+            (`CoupledMultigrid`): for problems too large to factor, whatever the coefficients and
+            the strength of exchange. "reduced": the same CG, preconditioned by PETSc's GAMG on
+            A_33: faster to set up, and slow where exchange is strong.
+        rtol: Reduction at which the iterative methods stop, of the residual of S u_3d = g and of
+            the error in the energy norm.
         max_iterations: Where the iterative methods give up.
 
     Raises:
-        SolverError: If an iterative method does not converge, or the system is singular and its
-            data incompatible.
+        SolverError: If an iterative method does not converge, or the system is singular, or so
+            ill-conditioned that its coefficients, rounded to float64, do not determine the fields.
         ValueError: If the method is unknown.
     """
     if method not in get_args(Method):
@@ -108,127 +128,176 @@ def solve(
     comm = V_3d.mesh.comm
     reduced = reduce(system)
     if method == "direct":
-        x_3, x_1 = _solve_direct(reduced, comm)
-        iterations = 1
+        x, bound = _solve_direct(reduced, comm)
+        iterations, accuracy = 1, ACCURACY
     else:
-        if method == "krylov":
-            x_3, iterations = _solve_krylov(reduced, comm, rtol, max_iterations)
-        else:
-            x_3, iterations = _solve_reduced(reduced, comm, rtol, max_iterations)
-        x_1 = reduced.back_substitute(x_3)  # which leaves no residual in the network
-
-    residual = np.hypot(
-        np.linalg.norm(reduced.b_3 - reduced.A_33 @ x_3 - reduced.A_31 @ x_1),
-        np.linalg.norm(reduced.b_1 - reduced.A_13 @ x_3 - reduced.A_11 @ x_1),
-    )
-    scale = np.hypot(np.linalg.norm(reduced.b_3), np.linalg.norm(reduced.b_1))
+        try:
+            M = CoupledMultigrid(system) if method == "krylov" else None
+            cg = _ConjugateGradients(reduced, M, comm, rtol, max_iterations)
+            x, bound = cg.solve()
+        except RuntimeError as error:
+            if isinstance(error, SolverError):
+                raise
+            raise SolverError(
+                f"got factors that broke down ({error}); wanted those of a positive definite "
+                "matrix. It is singular if nothing holds the level of a field: give a Dirichlet or "
+                "Robin condition, or exchange."
+            ) from error
+        iterations, accuracy = cg.iterations, max(ACCURACY, 100.0 * rtol)
+    check_accuracy(bound, accuracy, f"a solution by method={method!r}")
     u_3d, u_1d = dolfinx.fem.Function(V_3d, name="u_3d"), dolfinx.fem.Function(V_1d, name="u_1d")
-    u_3d.x.array[:], u_1d.x.array[:] = x_3, x_1
-    relative = float(residual / scale) if scale > 0 else float(residual)
-    if method == "direct" and not relative < 1e-6:
+    u_3d.x.array[:], u_1d.x.array[:] = x
+    b = reduced.b_3, reduced.b_1
+    return Solution(system, u_3d, u_1d, method, iterations, relative_residual(reduced, b, x))
+
+
+def check_accuracy(bound: ErrorBound, accuracy: float, name: str) -> None:
+    """Raise SolverError where the bound on the error of a solution is too large."""
+    if not bound.largest <= accuracy:
         raise SolverError(
-            f"got a direct solution with a relative residual of {relative:.1e}; wanted one that "
-            "solves the system. It is singular if nothing holds the level of the fields: give a "
-            "Dirichlet or Robin condition, or an uptake sigma_3d > 0."
+            f"got {name} that may be off by {bound}; wanted at most {accuracy:.0e}. It is singular "
+            "if nothing holds the level of the fields: give a Dirichlet or Robin condition, or an "
+            "uptake sigma_3d > 0. Or what holds it is lost in the rounding of far larger "
+            "coefficients: bring those of diffusion, uptake, exchange and the network nearer to "
+            "each other."
         )
-    return Solution(system, u_3d, u_1d, method, iterations, relative)
 
 
-def _solve_direct(
-    blocks: ReducedSystem, comm: PETSc.Comm
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    A = _petsc_matrix(
-        sparse.block_array([[blocks.A_33, blocks.A_31], [blocks.A_13, blocks.A_11]]), comm
-    )
+def _solve_direct(blocks: ReducedSystem, comm: PETSc.Comm) -> tuple[Pair, ErrorBound]:
+    """Return the solution, refined twice, and the bound on its error."""
+    A = sparse.block_array([[blocks.A_33, blocks.A_31], [blocks.A_13, blocks.A_11]], format="csr")
+    b = np.concatenate([blocks.b_3, blocks.b_1])
     ksp = PETSc.KSP().create(comm)
-    ksp.setOperators(A)
+    ksp.setOperators(petsc_matrix(A, comm))
     ksp.setType("preonly")
     ksp.getPC().setType("cholesky")
     ksp.getPC().setFactorSolverType("mumps")
-    x, _ = _run(ksp, np.concatenate([blocks.b_3, blocks.b_1]), comm)
-    return x[: len(blocks.b_3)], x[len(blocks.b_3) :]
+
+    def inverse(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        right = PETSc.Vec().createWithArray(vector, comm=comm)
+        x = right.duplicate()
+        ksp.solve(right, x)
+        return x.getArray().copy()
+
+    def sides(vector: NDArray[np.float64]) -> Pair:
+        return vector[: len(blocks.b_3)], vector[len(blocks.b_3) :]
+
+    x = inverse(b)
+    for _ in range(2):
+        x += inverse(b - A @ x)
+    error = inverse(np.concatenate(uncertainty(blocks, sides(b), sides(x))))
+    return sides(x), bound_error(sides(x), sides(error))
 
 
-def _solve_krylov(
-    blocks: ReducedSystem, comm: PETSc.Comm, rtol: float, max_iterations: int
-) -> tuple[NDArray[np.float64], int]:
-    A = PETSc.Mat().createNest(
-        [
-            [_petsc_matrix(blocks.A_33, comm), _petsc_matrix(blocks.A_31, comm)],
-            [_petsc_matrix(blocks.A_13, comm), _petsc_matrix(blocks.A_11, comm)],
-        ],
-        comm=comm,
-    )
-    A.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-    rows, _ = A.getNestISs()
-    ksp = _cg(A, comm, rtol, max_iterations)
-    pc = ksp.getPC()
-    pc.setType("fieldsplit")
-    pc.setFieldSplitIS(("tissue", rows[0]), ("network", rows[1]))
-    pc.setFieldSplitType(PETSc.PC.CompositeType.SYMMETRIC_MULTIPLICATIVE)
-    pc.setUp()
-    tissue, network = pc.getFieldSplitSubKSP()
-    for split, kind in ((tissue, "gamg"), (network, "cholesky")):
-        split.setType("preonly")
-        split.getPC().setType(kind)
-    # PETSc's own factors refuse pivots below 2e-14, and in SI units all are.
-    network.getPC().setFactorSolverType("mumps")
-    x, iterations = _run(ksp, np.concatenate([blocks.b_3, blocks.b_1]), comm)
-    return x[: len(blocks.b_3)], iterations
+class _ConjugateGradients:
+    """CG on S u_3d = g by PETSc, until the residual and the energy of the error are small.
+
+    With theta the smallest eigenvalue of M S, which CG finds, the error e of a residual r has the
+    energy e'S e <= r'M r / theta, and the solution that of g'u_3d. Where exchange is strong, g
+    has entries so large that a residual small beside them hides that error.
+
+    Args:
+        reduced: The system.
+        M: The preconditioner, or None for GAMG on A_33.
+        comm: Of the mesh.
+        rtol: As in `solve`.
+        max_iterations: As in `solve`.
+    """
+
+    def __init__(
+        self,
+        reduced: ReducedSystem,
+        M: CoupledMultigrid | None,
+        comm: PETSc.Comm,
+        rtol: float,
+        max_iterations: int,
+    ) -> None:
+        n = len(reduced.b_3)
+        self.reduced, self.rtol, self.most, self.iterations = reduced, rtol, max_iterations, 0
+        S = PETSc.Mat().createPython((n, n), _Product(reduced.S.matvec), comm=comm)
+        S.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        self.ksp = ksp = PETSc.KSP().create(comm)
+        ksp.setType("cg")
+        ksp.setComputeEigenvalues(True)
+        if M is None:
+            ksp.setOperators(S, petsc_matrix(reduced.A_33, comm))
+            ksp.getPC().setType("gamg")
+        else:
+            ksp.setOperators(S)
+            ksp.getPC().setType("python")
+            ksp.getPC().setPythonContext(_Product(M))
+        self.precondition = lambda r: self._apply(ksp.getPC().apply, r)
+
+    def solve(self) -> tuple[Pair, ErrorBound]:
+        """Return the solution and the bound on its error."""
+        reduced = self.reduced
+        x_3 = self._correct(reduced.g)
+        x = x_3, reduced.back_substitute(x_3)
+        w_3, w_1 = uncertainty(reduced, (reduced.b_3, reduced.b_1), x)
+        rtol, self.rtol, done = self.rtol, 1e-2, self.iterations
+        error_3 = self._correct(w_3 - reduced.A_31 @ reduced.solve_11(w_1))
+        error_1 = reduced.solve_11(w_1 - reduced.A_13 @ error_3)
+        self.rtol, self.iterations = rtol, done
+        return x, bound_error(x, (error_3, error_1))
+
+    def _correct(self, b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the solution of S x = b."""
+        norms = PETSc.KSP.NormType
+        x, theta = self._run(b, norms.UNPRECONDITIONED, self.rtol, 0.0)
+        before = np.inf
+        while True:
+            r = b - self.reduced.S @ x
+            wanted = self.rtol * np.sqrt(max(theta * float(b @ x), 0.0))
+            size = np.sqrt(max(float(r @ self.precondition(r)), 0.0))
+            # Where it hardly falls any more, rounding alone is left: the bound knows of that.
+            if not wanted < size < before / 10.0:
+                return x
+            correction, _ = self._run(r, norms.NATURAL, 0.0, wanted)
+            x, before = x + correction, size
+
+    def _run(
+        self,
+        right_hand_side: NDArray[np.float64],
+        norm: PETSc.KSP.NormType,
+        rtol: float,
+        atol: float,
+    ) -> tuple[NDArray[np.float64], float]:
+        """Return x, and the smallest eigenvalue of M S that was found."""
+        ksp = self.ksp
+        ksp.setNormType(norm)
+        ksp.setTolerances(rtol=rtol, atol=atol, max_it=self.most)
+        b = PETSc.Vec().createWithArray(right_hand_side, comm=ksp.comm)
+        x = b.duplicate()
+        ksp.solve(b, x)
+        self.iterations += ksp.getIterationNumber()
+        if ksp.getConvergedReason() < 0:
+            raise SolverError(
+                f"got cg with {ksp.getPC().getType()} stopped after "
+                f"{ksp.getIterationNumber()} iterations at residual {ksp.getResidualNorm():.2e} "
+                f"(PETSc reason {ksp.getConvergedReason()}); wanted {self.rtol:.0e} of "
+                f"{np.linalg.norm(right_hand_side):.2e}. Raise max_iterations or rtol, or use "
+                "method='direct'."
+            )
+        eigenvalues = ksp.computeEigenvalues().real
+        return x.getArray().copy(), float(min(eigenvalues, default=1.0))
+
+    def _apply(
+        self, apply: Callable[[PETSc.Vec, PETSc.Vec], None], vector: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        x = PETSc.Vec().createWithArray(vector, comm=self.ksp.comm)
+        y = x.duplicate()
+        apply(x, y)
+        return y.getArray().copy()
 
 
-class _SchurComplement:
-    """PETSc shell matrix of S."""
+class _Product:
+    """PETSc context of a symmetric map of numpy vectors, as matrix and as preconditioner."""
 
-    def __init__(self, reduced: ReducedSystem) -> None:
-        self.S = reduced.S
+    def __init__(self, product: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> None:
+        self.product = product
 
     def mult(self, _: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        y.setArray(self.S @ x.getArray(readonly=True))
+        y.setArray(self.product(x.getArray(readonly=True)))
 
-
-def _solve_reduced(
-    reduced: ReducedSystem, comm: PETSc.Comm, rtol: float, max_iterations: int
-) -> tuple[NDArray[np.float64], int]:
-    n = len(reduced.b_3)
-    S = PETSc.Mat().createPython((n, n), _SchurComplement(reduced), comm=comm)
-    S.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-    ksp = _cg(S, comm, rtol, max_iterations)
-    ksp.setOperators(S, _petsc_matrix(reduced.A_33, comm))
-    ksp.getPC().setType("gamg")
-    return _run(ksp, reduced.g, comm)
-
-
-def _cg(A: PETSc.Mat, comm: PETSc.Comm, rtol: float, max_iterations: int) -> PETSc.KSP:
-    ksp = PETSc.KSP().create(comm)
-    ksp.setOperators(A)
-    ksp.setType("cg")
-    ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
-    ksp.setTolerances(rtol=rtol, atol=0.0, max_it=max_iterations)
-    return ksp
-
-
-def _run(
-    ksp: PETSc.KSP, right_hand_side: NDArray[np.float64], comm: PETSc.Comm
-) -> tuple[NDArray[np.float64], int]:
-    b = PETSc.Vec().createWithArray(right_hand_side, comm=comm)
-    x = b.duplicate()
-    ksp.solve(b, x)
-    if ksp.getConvergedReason() < 0:
-        raise SolverError(
-            f"got {ksp.getType()} with {ksp.getPC().getType()} stopped after "
-            f"{ksp.getIterationNumber()} iterations at residual {ksp.getResidualNorm():.2e} "
-            f"(PETSc reason {ksp.getConvergedReason()}); wanted {ksp.getTolerances()[0]:.0e} of "
-            f"{np.linalg.norm(right_hand_side):.2e}. Raise max_iterations or rtol, or use "
-            "method='direct'."
-        )
-    return x.getArray().copy(), ksp.getIterationNumber()
-
-
-def _petsc_matrix(A: sparse.sparray, comm: PETSc.Comm) -> PETSc.Mat:
-    csr = A.tocsr()
-    csr.sort_indices()
-    index = PETSc.IntType
-    return PETSc.Mat().createAIJ(
-        csr.shape, csr=(csr.indptr.astype(index), csr.indices.astype(index), csr.data), comm=comm
-    )
+    def apply(self, _: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        y.setArray(self.product(x.getArray(readonly=True)))

@@ -134,6 +134,20 @@ def test_every_linear_solver_serves(fed: md.CoupledSystem, method: str) -> None:
     assert distance(solution, md.solve_nonlinear(fed, uptake, rtol=1e-13)) < 1e-8
 
 
+@pytest.mark.parametrize("linearisation", ["newton", "picard"])
+@pytest.mark.parametrize("method", ["direct", "krylov", "reduced"])
+def test_the_tissue_does_not_hide_behind_the_network(fork, method: str, linearisation: str) -> None:
+    """The first residual is the network's, 1e9 times all that reaches the tissue."""
+    box = md.create_box(5)
+    coefficients = md.Coefficients(k_1d=1e7, permeability=1e-3)
+    system = md.assemble(box, md.create_network(fork, box.spacing), coefficients)
+    uptake = md.MichaelisMenten(1e-3, 1e-3)
+    solution = md.solve_nonlinear(system, uptake, linearisation, method=method)
+    load = solution.uptake_load
+    residual, _ = system.unconstrained_residual(solution.u_3d.x.array, solution.u_1d.x.array)
+    assert np.linalg.norm(residual + load) < 1e-6 * np.linalg.norm(load)
+
+
 def test_a_solution_serves_wherever_one_does(fed: md.CoupledSystem) -> None:
     solution = md.solve_nonlinear(fed, md.MichaelisMenten(1.0, 1.0))
     assert "NonlinearSolution(newton, " in repr(solution)

@@ -342,3 +342,14 @@ def test_refuses_a_concentration_of_another_mesh(fork: nx.Graph) -> None:
             num_steps=1,
             inlet_concentration=dolfinx.fem.Function(other.network.P1),
         )
+
+
+def test_what_rounding_does_not_determine_is_an_error(fork: nx.Graph) -> None:
+    """Nothing but storage holds the level, and a step is so long that it is lost in diffusion."""
+    system = assemble(fork, 0.25, md.Coefficients())
+    flow = np.zeros(fork.number_of_edges())
+    states = md.simulate_transport(system, flow, time_step=1e14, num_steps=1, initial_1d=1.0)
+    with pytest.raises(
+        md.SolverError, match=r"got fields at time 1e\+14 that may be off by .* of u_3d"
+    ):
+        next(states)

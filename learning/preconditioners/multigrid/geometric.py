@@ -24,15 +24,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.krylov.cycles import LinearMap
-from learning.krylov.operators import SystemBatch, grids_of, network_blocks
-from learning.krylov.sparse import (
-    SparseMap,
-    block_diagonal,
-    dense_blocks,
-    dense_inverses,
-    sparse_map,
-    spd_solver,
-)
+from learning.krylov.operators import SystemBatch, grids_of
+from learning.krylov.sparse import SparseMap, block_diagonal, sparse_map
+from learning.preconditioners.multigrid.network import NetworkResponse, scaled
 from learning.preconditioners.multigrid.smoothers import chebyshev, l1_jacobi, low_rank
 from learning.preconditioners.multigrid.stencils import StencilMatrix, coarse_stencils, stencils_of
 from learning.preconditioners.multigrid.transfer import (
@@ -62,8 +56,9 @@ class GeometricMultigrid:
     Works on the box with any number of cells; powers of two make the best grids.
 
     Attributes:
-        smoother: "low_rank" inverts the diagonal and the coupling together, for coupling of every
-            strength; "l1_jacobi" divides by a diagonal, cheaper to set up.
+        smoother: "low_rank" inverts the diagonal and the coupling together, and the network where
+            that follows the tissue, for coupling of every strength; "l1_jacobi" divides by a
+            diagonal, cheaper to set up.
         degree: Of the smoother's Chebyshev polynomial. 2 saves up to half of the iterations, each
             of which costs half as much again.
         dtype: What the cycle runs in; by default that of the vectors. In torch.float32 it works on
@@ -105,7 +100,7 @@ class GeometricMultigrid:
     def _base(self, level: Level) -> LinearMap:
         if self.smoother == "l1_jacobi":
             return l1_jacobi(level.row_sums, level.Pi, level.like)
-        return low_rank(level.row_sums, level.Pi, level.average, level.like)
+        return low_rank(level.row_sums, level.Pi, level.average, level.following, level.like)
 
 
 # --- The cycle --------------------------------------------------------------------------------
@@ -124,6 +119,7 @@ class Level:
         Pi: Scaled averaging matrices, block-diagonal, one block of (num_points, n) each.
         tissue, average: Both as maps.
         coupling: C, what the network leaves of the coupling, from (batch, num_points) to the same.
+        following: C for smoothers, or None for 1.
         prolong: Interpolation P from the next grid; its transpose is the restriction.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
     """
@@ -135,6 +131,7 @@ class Level:
     tissue: StencilMatrix
     average: SparseMap
     coupling: LinearMap
+    following: NetworkResponse | None
     prolong: SparseMap
     like: torch.Tensor
 
@@ -224,17 +221,13 @@ def create_hierarchy(
     grids = grids_of(systems)
     like = batch.g.to(dtype)
     num_points = max(len(system.weights) for system in systems)
-    n_1 = max(len(system.b_1) for system in systems)
     stencils = stencils_of([system.K + system.M for system in systems], grids)
     Pi = block_diagonal(
-        [_on_grid(_scaled(s, s.Pi), grid) for s, grid in zip(systems, grids, strict=True)],
+        [_on_grid(scaled(s, s.Pi), grid) for s, grid in zip(systems, grids, strict=True)],
         num_points,
     )
-    N = [_scaled(system, system.N) for system in systems]
-    for block in N:
-        block.resize(block.shape[0], n_1)
-    basis = block_diagonal(N, num_points)
-    apply_C = _coupling(sparse_map(basis, like), batch)
+    network = NetworkResponse.of(systems)
+    apply_C = network.coupling(batch, like)
 
     levels: list[Level] = []
     axes = axes_of(grids[0])
@@ -254,6 +247,7 @@ def create_hierarchy(
                 tissue=StencilMatrix(on_device),
                 average=sparse_map(Pi, like),
                 coupling=apply_C,
+                following=network.following,
                 prolong=prolong,
                 like=like.new_empty(len(like), P.shape[0] // len(like)),
             )
@@ -262,9 +256,17 @@ def create_hierarchy(
     node_of_dof = np.stack([grid.node_of_dof for grid in grids])
     dof_of_node = np.empty_like(node_of_dof)
     np.put_along_axis(dof_of_node, node_of_dof, np.arange(node_of_dof.shape[1])[None], axis=1)
+    A_0 = StencilMatrix(torch.tensor(stencils)).to_scipy()
+    try:
+        solve_coarsest = network.inverse(A_0, Pi, like.device)
+    except ValueError as error:
+        raise ValueError(
+            f"got a system that is singular on its coarsest grid ({error}); wanted a positive "
+            "definite one. Give the tissue a reaction or a Dirichlet condition."
+        ) from error
     return Hierarchy(
         levels=tuple(levels),
-        solve_coarsest=_coarsest_solver(stencils, Pi, basis, systems, like.device),
+        solve_coarsest=solve_coarsest,
         node_of_dof=torch.tensor(node_of_dof, device=like.device),
         dof_of_node=torch.tensor(dof_of_node, device=like.device),
         dtype=dtype,
@@ -281,69 +283,6 @@ def _interpolation(
     return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
 
 
-def _coarsest_solver(
-    stencils: NDArray[np.float64],
-    Pi: sparse.csr_array,
-    N: sparse.csr_array,
-    systems: Sequence[ReducedSystem],
-    device: torch.device,
-) -> LinearMap:
-    """Return b -> S^-1 b, in float64 throughout: S may be nearly singular.
-
-    On a CPU by sparse factors of the block system of the coarse tissue and the network, whose
-    solution for (b, 0) has S^-1 b for its first part.
-    """
-    A_33 = StencilMatrix(torch.tensor(stencils)).to_scipy() + Pi.T @ Pi
-    A_31 = Pi.T @ N
-    try:
-        if device.type == "cuda":
-            return _dense_solver(A_33, A_31, systems, device)
-        A = sparse.block_array([[A_33, A_31], [A_31.T, network_blocks(systems)]], format="csc")
-        solve_block = spd_solver(A, torch.empty(1, A.shape[0]))
-    except ValueError as error:
-        raise ValueError(
-            f"got a system that is singular on its coarsest grid ({error}); wanted a positive "
-            "definite one. Give the tissue a reaction or a Dirichlet condition."
-        ) from error
-
-    def solve(b: torch.Tensor) -> torch.Tensor:
-        padded = torch.nn.functional.pad(b.reshape(1, -1), (0, A_31.shape[1]))
-        return solve_block(padded)[:, : b.numel()].reshape(b.shape)
-
-    return solve
-
-
-def _dense_solver(
-    A_33: sparse.csr_array,
-    A_31: sparse.csr_array,
-    systems: Sequence[ReducedSystem],
-    device: torch.device,
-) -> LinearMap:
-    """Return b -> S^-1 b by the inverse of each system's S."""
-    S, A_13 = dense_blocks(A_33, len(systems)), dense_blocks(A_31.T.tocsr(), len(systems))
-    for block, coupling, system in zip(S, A_13, systems, strict=True):
-        coupling = coupling[: len(system.b_1)]
-        block -= coupling.T @ system.solve_11(coupling)
-    return dense_inverses(torch.tensor(S, device=device), torch.float64)
-
-
-def _coupling(N: SparseMap, batch: SystemBatch) -> LinearMap:
-    """Return C = 1 - N A_11^-1 N'."""
-
-    def apply(values: torch.Tensor) -> torch.Tensor:
-        # In the dtype of the batch, which accuracy needs where the network conducts well.
-        network = batch.solve_11(N.T(values).to(batch.g.dtype))
-        return values - N(network.to(values.dtype))
-
-    return apply
-
-
 def _on_grid(Pi: sparse.csr_array, grid: Grid) -> sparse.csr_array:
     """Return a matrix with its columns, one for each dof, in grid order."""
     return sparse.csr_array((Pi.data, grid.node_of_dof[Pi.indices], Pi.indptr), shape=Pi.shape)
-
-
-def _scaled(system: ReducedSystem, A: sparse.csr_array) -> sparse.csr_array:
-    """Scale the rows of a matrix, one for each point, by the roots of weight times conductance."""
-    roots = np.repeat(np.sqrt(system.weights * system.beta), np.diff(A.indptr))
-    return sparse.csr_array((roots * A.data, A.indices, A.indptr), shape=A.shape)

@@ -2,10 +2,10 @@
 
 On every level S = A_0 + Pi' C Pi, and with D the row sums of |A_0|
 
-    S_0 = (D / omega + Pi' Pi)^-1        X = S_0 + S_0 D^(1/2) F² D^(1/2) S_0
+    S_0 = (D / omega + Pi' C Pi)^-1      X = S_0 + S_0 D^(1/2) F² D^(1/2) S_0
 
-S_0 inverts the diagonal and the coupling together (see `smoothers`); F is a symmetric matrix
- between neighbours on the grid, whose entries a network computes at each node from what the
+S_0 inverts diagonal, coupling and network together (see `smoothers`); F is a symmetric matrix
+between neighbours on the grid, whose entries a network computes at each node from what the
 stencil of A_0 is there. X is linear in the residual and symmetric positive definite whatever the
 network says. It is scaled where an estimate of the eigenvalues of X S comes near 2: below it the
 V-cycle is symmetric positive definite too, and conjugate gradients apply.
@@ -169,7 +169,9 @@ class LearnedMultigrid:
         diagonal = np.bincount(level.Pi.indices, level.Pi.data**2, num_rows)
         coupling = torch.tensor(diagonal).to(level.like).reshape(stencils[:, 0].shape)
         F = StencilMatrix(self.model(stencils, coupling, level.is_coarsened))
-        S_0 = low_rank(level.row_sums, level.Pi, level.average, level.like, RELAXATION)
+        S_0 = low_rank(
+            level.row_sums, level.Pi, level.average, level.following, level.like, RELAXATION
+        )
         root = torch.tensor(np.sqrt(level.row_sums)).to(level.like).reshape(len(stencils), -1)
 
         def smooth(r: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 Each is a symmetric positive definite M whose M S has no eigenvalue above a bound known in advance:
 with D >= A_0 in the sense of quadratic forms, as the sums of absolute values along the rows of A_0
-are, D / omega + Pi' Pi >= S / omega for any omega >= 1. Below 2 the iteration converges in the
+are, D / omega + Pi' C Pi >= S / omega for any omega >= 1. Below 2 the iteration converges in the
 energy norm whatever the coefficients, and a V-cycle around it is positive definite.
 """
 
@@ -17,6 +17,7 @@ from scipy import sparse
 
 from learning.krylov.cycles import LinearMap
 from learning.krylov.sparse import SparseMap, spd_solver
+from learning.preconditioners.multigrid.network import NetworkResponse
 
 __all__ = ["RELAXATION", "chebyshev", "l1_jacobi", "low_rank"]
 
@@ -44,30 +45,37 @@ def low_rank(
     row_sums: NDArray[np.float64],
     Pi: sparse.csr_array,
     average: SparseMap,
+    network: NetworkResponse | None,
     like: torch.Tensor,
     relaxation: float = RELAXATION,
 ) -> LinearMap:
-    """Return the inverse of D / omega + Pi' Pi, with D the row sums of |A_0|.
+    """Return the inverse of D / omega + Pi' C Pi, with D the row sums of |A_0|.
 
-    By the formula of Woodbury with a matrix of the size of the number of points, or directly where
-    the grid has fewer nodes than there are points. The network's answer, C instead of 1, would cost
-    more to factor and saves no iteration.
+    By the formula of Woodbury with a matrix of the size of the points and the network, or directly
+    where the grid has fewer nodes than there are points.
 
     Args:
         row_sums: D, shape (batch n,).
         Pi: Block-diagonal, one block of shape (num_points, n) for each system.
         average: The same as a map.
+        network: C, or None for 1.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
         relaxation: omega.
     """
     num_points, num_nodes = (size // len(like) for size in Pi.shape)
     inverse_D = relaxation / row_sums
     if num_nodes <= num_points:
-        return spd_solver((Pi.T @ Pi + sparse.diags_array(1.0 / inverse_D)).tocsr(), like)
+        D = sparse.diags_array(1.0 / inverse_D)
+        if network is not None:
+            return network.inverse(D, Pi, like.device)
+        return spd_solver((Pi.T @ Pi + D).tocsr(), like)
     root = sparse.csr_array((Pi.data * np.sqrt(inverse_D)[Pi.indices], Pi.indices, Pi.indptr))
     root.resize(Pi.shape)
-    capacitance = (root @ root.T + sparse.eye_array(Pi.shape[0])).tocsr()
-    solve = spd_solver(capacitance, like.new_empty(len(like), num_points))
+    G, at_points = (root @ root.T).tocsr(), like.new_empty(len(like), num_points)
+    if network is not None:
+        solve = network.capacitance(G, at_points)
+    else:
+        solve = spd_solver((G + sparse.eye_array(Pi.shape[0])).tocsr(), at_points)
     scale = torch.tensor(inverse_D).to(like).reshape(like.shape)
 
     def apply(r: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,146 @@
+"""What the network makes of the coupling, for a batch of systems and on every grid.
+
+With the averaging matrix Pi and the network basis N scaled by the square roots of weights and wall
+conductances, S = A_0 + Pi' C Pi with C = 1 - N A_11^-1 N'. Multigrid has to invert B + Pi' C Pi for
+B = A_0, on its coarsest grid, and for a diagonal B, in its smoothers. Where exchange is strong and
+the network conducts badly, C is far from 1: the network follows the tissue, and a smoother that
+takes it for fixed leaves the tissue along the vessels as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from learning.krylov.cycles import LinearMap
+from learning.krylov.operators import SystemBatch, network_blocks
+from learning.krylov.sparse import (
+    block_diagonal,
+    dense_blocks,
+    dense_inverses,
+    quasi_definite_solver,
+    sparse_map,
+    spd_solver,
+)
+from mixeddim.tensors import ReducedSystem
+
+__all__ = ["NetworkResponse", "scaled"]
+
+FOLLOWS: Final = 0.1
+"""The network follows the tissue where its exchange makes up this share of a diagonal entry."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkResponse:
+    """C = 1 - N A_11^-1 N' for a batch of systems.
+
+    Attributes:
+        systems: The systems.
+        N: Their scaled network bases, block-diagonal, one block of (num_points, n_1) each.
+        A_11: Their network blocks, block-diagonal, padded to the largest.
+    """
+
+    systems: Sequence[ReducedSystem]
+    N: sparse.csr_array
+    A_11: sparse.csr_array
+
+    @classmethod
+    def of(cls, systems: Sequence[ReducedSystem]) -> NetworkResponse:
+        """Gather the networks of a batch."""
+        num_points = max(len(system.weights) for system in systems)
+        n_1 = max(len(system.b_1) for system in systems)
+        bases = [scaled(system, system.N) for system in systems]
+        for basis in bases:
+            basis.resize(basis.shape[0], n_1)
+        return cls(systems, block_diagonal(bases, num_points), network_blocks(systems))
+
+    @cached_property
+    def following(self) -> NetworkResponse | None:
+        """C for the smoothers: 1 for systems whose network stands fast, None where all do.
+
+        Where the network conducts well C is next to 1 but for what is smooth along it, which is
+        for the coarsest grid, and 1 takes less to factor.
+        """
+        exchange, diagonal = (self.N**2).sum(axis=0), self.A_11.diagonal()
+        shares = (exchange / diagonal).reshape(len(self.systems), -1).max(axis=1)
+        follows = shares > FOLLOWS
+        if not follows.any():
+            return None
+        is_kept = np.repeat(follows.astype(float), self.N.shape[0] // len(follows))
+        return NetworkResponse(
+            self.systems, (sparse.diags_array(is_kept) @ self.N).tocsr(), self.A_11
+        )
+
+    def coupling(self, batch: SystemBatch, like: torch.Tensor) -> LinearMap:
+        """Return C, from (batch, num_points) to the same, in the dtype of a tensor."""
+        N = sparse_map(self.N, like)
+
+        def apply(values: torch.Tensor) -> torch.Tensor:
+            # In the dtype of the batch, which accuracy needs where the network conducts well.
+            network = batch.solve_11(N.T(values).to(batch.g.dtype))
+            return values - N(network.to(values.dtype))
+
+        return apply
+
+    def inverse(self, B: sparse.sparray, Pi: sparse.csr_array, device: torch.device) -> LinearMap:
+        """Return b -> (B + Pi' C Pi)^-1 b, in float64 throughout: it may be nearly singular.
+
+        On a CPU by sparse factors of the block system of tissue and network, whose solution for
+        (b, 0) has that product for its first part; on an accelerator by dense inverses.
+
+        Args:
+            B: Block-diagonal, symmetric.
+            Pi: Scaled averaging matrices, block-diagonal.
+            device: Where the vectors live.
+
+        Raises:
+            ValueError: If it is not positive definite.
+        """
+        A_33, A_31 = (B + Pi.T @ Pi).tocsr(), (Pi.T @ self.N).tocsr()
+        if device.type == "cuda":
+            return self._dense_inverse(A_33, A_31, device)
+        A = sparse.block_array([[A_33, A_31], [A_31.T, self.A_11]], format="csc")
+        solve_block = spd_solver(A, torch.empty(1, A.shape[0]))
+
+        def solve(b: torch.Tensor) -> torch.Tensor:
+            padded = torch.nn.functional.pad(b.reshape(1, -1), (0, A_31.shape[1]))
+            return solve_block(padded)[:, : b.numel()].reshape(b.shape)
+
+        return solve
+
+    def _dense_inverse(
+        self, A_33: sparse.csr_array, A_31: sparse.csr_array, device: torch.device
+    ) -> LinearMap:
+        """Return b -> S^-1 b by the inverse of each system's S."""
+        S = dense_blocks(A_33, len(self.systems))
+        A_13 = dense_blocks(A_31.T.tocsr(), len(self.systems))
+        for block, coupling, system in zip(S, A_13, self.systems, strict=True):
+            coupling = coupling[: len(system.b_1)]
+            if coupling.any():
+                block -= coupling.T @ system.solve_11(coupling)
+        return dense_inverses(torch.tensor(S, device=device), torch.float64)
+
+    def capacitance(self, G: sparse.csr_array, like: torch.Tensor) -> LinearMap:
+        """Return y -> q with (1 + G) q + N u = y and N' q = K_1 u, K_1 the network by itself.
+
+        With G = Pi B^-1 Pi' this is the heart of Woodbury's formula for B + Pi' C Pi, as C^-1 is
+        1 + N K_1^-1 N', in a form that a network without given values does not make singular.
+
+        Args:
+            G: Block-diagonal, symmetric positive semidefinite, (num_points, num_points) each.
+            like: A tensor of dtype, device and shape (batch, num_points) of the vectors.
+        """
+        K_1 = self.A_11 - self.N.T @ self.N
+        return quasi_definite_solver(G + sparse.eye_array(G.shape[0]), self.N, K_1, like)
+
+
+def scaled(system: ReducedSystem, A: sparse.csr_array) -> sparse.csr_array:
+    """Scale the rows of a matrix, one for each point, by the roots of weight times conductance."""
+    roots = np.repeat(np.sqrt(system.weights * system.beta), np.diff(A.indptr))
+    return sparse.csr_array((roots * A.data, A.indices, A.indptr), shape=A.shape)
