@@ -43,8 +43,9 @@ def read_network(path: str | os.PathLike[str], **options: Any) -> nx.Graph:
     Args:
         path: The file: `.csv` (the table of nodes), `.dat` (Secomb), `.dgf`, `.graphml`, `.pts`
             (MANworks), `.swc`, `.vtk` or `.vtp`.
-        options: Those of the format's own reader in `mixeddim.networks.io`, among them, but for
-            `.dat`, `length_unit`.
+        options: Those of the format's own reader in `mixeddim.networks.io`: `length_unit` (not of
+            `.dat`), `diameter` (`.csv`, `.graphml`, `.vtk`, `.vtp`), `decimal` (`.csv`),
+            `omit_types` (`.swc`) and others.
 
     Returns:
         A graph; its units are those of the file times `length_unit`, of `.swc` m, of `.dat` m, Pa

@@ -32,6 +32,7 @@ def read_graphml(
     *,
     position: Sequence[str] = ("x", "y", "z"),
     radius: str | None = "radius",
+    diameter: str | None = None,
     length_unit: float = 1.0,
 ) -> nx.Graph:
     """Read a network from a GraphML file; a directed one loses its directions.
@@ -40,6 +41,7 @@ def read_graphml(
         path: The file.
         position: Node attributes with the three coordinates.
         radius: Edge attribute with the radius, or None if there is none.
+        diameter: Edge attribute with the diameter; it replaces `radius` where given.
         length_unit: What to multiply `pos` and `radius` by, such as 1e-6 to turn µm into m.
 
     Returns:
@@ -73,8 +75,11 @@ def read_graphml(
         place.add_node(graph, node, (x, y, z), attributes)
     for u, v, attributes in source.edges(data=True):
         place = Place(path, f"edge {(u, v)!r}")
-        if radius is not None:
-            remedy = f"Set its {radius!r}, or pass radius=."
+        if diameter is not None:
+            remedy = f"Set its {diameter!r}, or pass another name as diameter=."
+            attributes["radius"] = 0.5 * place.number(attributes.pop(diameter, None), remedy)
+        elif radius is not None:
+            remedy = f"Set its {radius!r}, or pass radius= or diameter=."
             attributes["radius"] = place.number(attributes.pop(radius, None), remedy)
         place.add_edge(graph, u, v, attributes)
     if graph.number_of_edges() == 0:

@@ -157,11 +157,12 @@ class Line(Place):
         return values
 
     def integer(self, word: int, what: str) -> int:
-        """Return one of the words as an integer."""
+        """Return one of the words as an integer, which may be written as 3.000."""
         text = self.words[word] if word < len(self.words) else ""
-        if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+        match = re.fullmatch(r"([+-]?\d{1,18})(\.0*)?", text, re.ASCII)
+        if match is None:
             raise self.error(f"got {_short(text)} for the {what}; wanted an integer. Correct it.")
-        return int(text)
+        return int(match[1])
 
     def require(self, num_words: int, what: str) -> None:
         """Check that the line has that many words at least."""

@@ -34,7 +34,11 @@ type Arrays = Mapping[str, NDArray[Any]]
 
 
 def read_vtk(
-    path: str | os.PathLike[str], *, radius: str | None = "radius", length_unit: float = 1.0
+    path: str | os.PathLike[str],
+    *,
+    radius: str | None = "radius",
+    diameter: str | None = None,
+    length_unit: float = 1.0,
 ) -> nx.Graph:
     """Read a network from the lines and polylines of a `.vtp` or legacy `.vtk` file.
 
@@ -45,6 +49,7 @@ def read_vtk(
         path: The file.
         radius: Array with the radii, or None if there is none. Where it lies on the points, an
             edge gets the mean of its two ends.
+        diameter: Array with the diameters; it replaces `radius` where given.
         length_unit: What to multiply `pos` and `radius` by, such as 1e-6 to turn µm into m.
 
     Returns:
@@ -59,13 +64,19 @@ def read_vtk(
     arrays = _read_arrays(path)
     points, lines, first_line = arrays["points"], _lines(path, arrays), int(arrays["first_line"])
     names = [*arrays["cell_names"].tolist(), *arrays["point_names"].tolist()]
-    if radius is not None and radius not in names:
+    width = radius if diameter is None else diameter
+    if width is not None and width not in names:
         raise NetworkFileError(
-            f"{path}: got the arrays {', '.join(names) or 'none'}; wanted {radius!r} on the cells "
-            "or points. Pass the name it has as radius=, or None to set radii later."
+            f"{path}: got the arrays {', '.join(names) or 'none'}; wanted {width!r} on the cells "
+            "or points. Pass the name it has as radius= or diameter=, or radius=None to set radii "
+            "later."
         )
-    nodes = _attributes(path, "point", arrays, len(points), radius)
-    edges = _attributes(path, "cell", arrays, first_line + len(lines), radius)[first_line:]
+    nodes = _attributes(path, "point", arrays, len(points), width)
+    edges = _attributes(path, "cell", arrays, first_line + len(lines), width)[first_line:]
+    if diameter is not None:
+        for row in (*nodes, *edges):
+            if "radius" in row:
+                row["radius"] *= 0.5
     graph = nx.Graph()
     for point, (pos, attributes) in enumerate(zip(points.tolist(), nodes, strict=True)):
         place = Place(path, f"point {point}")

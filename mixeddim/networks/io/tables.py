@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import networkx as nx
 
@@ -31,6 +33,19 @@ from mixeddim.networks.io.places import (
 
 __all__ = ["read_csv", "write_csv"]
 
+# Names of columns in the tables of Voreen's vessel graphs; a column of our own name has priority.
+_OTHER_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "node": "id",
+        "x": "pos_x",
+        "y": "pos_y",
+        "z": "pos_z",
+        "start": "node1id",
+        "end": "node2id",
+        "radius": "avgRadiusAvg",
+    }
+)
+
 
 def read_csv(
     path: str | os.PathLike[str],
@@ -41,9 +56,14 @@ def read_csv(
     position: Sequence[str] = ("x", "y", "z"),
     ends: Sequence[str] = ("start", "end"),
     radius: str | None = "radius",
+    diameter: str | None = None,
+    decimal: str = ".",
     length_unit: float = 1.0,
 ) -> nx.Graph:
     """Read a network from a table of nodes and one of edges, whose first lines name the columns.
+
+    The names of Voreen's tables are known too: `id;pos_x;pos_y;pos_z` for nodes,
+    `node1id;node2id;avgRadiusAvg` for edges.
 
     Columns beyond those named here become attributes: numbers, `true` and `false`, or strings
     where no cell of the column is a number. An empty cell sets nothing.
@@ -56,6 +76,8 @@ def read_csv(
         position: Columns with their three coordinates.
         ends: Columns of the other table with the labels of the two ends of each edge.
         radius: Its column with the radii, or None if there is none.
+        diameter: Its column with the diameters; it replaces `radius` where given.
+        decimal: The decimal sign of the numbers, "." or ",".
         length_unit: What to multiply `pos` and `radius` by, such as 1e-6 to turn µm into m.
 
     Returns:
@@ -64,15 +86,18 @@ def read_csv(
     Raises:
         NetworkFileError: if the files do not hold such a network.
         FileNotFoundError: if one of them does not exist.
-        ValueError: if `position` does not hold three names.
+        ValueError: if `position` does not hold three names, or `decimal` is another sign or that
+            of `delimiter`.
     """
     check_position(position)
+    _check_decimal(decimal, delimiter)
     path = existing_file(path)
-    node_table = _read_table(path, delimiter, [node, *position])
-    radius_column = [] if radius is None else [radius]
-    edge_table = _read_table(
-        existing_file(_edge_path(path, edges)), delimiter, [*ends, *radius_column]
-    )
+    node_table = _read_table(path, delimiter, decimal, [node, *position])
+    width = radius if diameter is None else diameter
+    width_column = [] if width is None else [width]
+    edge_path = existing_file(_edge_path(path, edges))
+    edge_table = _read_table(edge_path, delimiter, decimal, [*ends, *width_column])
+    to_radius = 1.0 if diameter is None else 0.5
     graph = nx.Graph()
     label = _label_type(node_table.columns[node])
     points = zip(*(node_table.floats(name) for name in position), strict=True)
@@ -80,8 +105,9 @@ def read_csv(
     for place, text, point in zip(node_table.places, node_table.columns[node], points, strict=True):
         place.add_node(graph, label(text), point, next(attributes))
     pairs = zip(*(map(label, edge_table.columns[name]) for name in ends), strict=True)
-    radii = [{"radius": value} for name in radius_column for value in edge_table.floats(name)]
-    attributes = edge_table.attributes({*ends, *radius_column})
+    widths = [width for name in width_column for width in edge_table.floats(name)]
+    radii = [{"radius": to_radius * width} for width in widths]
+    attributes = edge_table.attributes({*ends, *width_column})
     for row, (place, (u, v)) in enumerate(zip(edge_table.places, pairs, strict=True)):
         place.add_edge(graph, u, v, next(attributes) | (radii[row] if radii else {}))
     return in_units(graph, length_unit)
@@ -150,6 +176,16 @@ def _edge_path(nodes: Path, edges: str | os.PathLike[str] | None) -> Path:
     return nodes.with_name(nodes.name.replace("nodes", "edges")) if edges is None else Path(edges)
 
 
+def _check_decimal(decimal: str, delimiter: str) -> None:
+    if decimal not in (".", ","):
+        raise ValueError(f"got decimal={decimal!r}; wanted '.' or ','. Pass one of them.")
+    if decimal == delimiter:
+        raise ValueError(
+            f"got {decimal!r} as decimal sign and as delimiter; wanted two signs. Pass the "
+            "delimiter of the file, such as ';', as delimiter=."
+        )
+
+
 # --- Tables and their cells -------------------------------------------------------------------
 
 
@@ -159,12 +195,19 @@ class _Table:
 
     places: list[Place]
     columns: dict[str, tuple[str, ...]]
+    decimal: str
 
     def floats(self, name: str) -> list[float]:
         """Return a column of finite numbers."""
-        remedy = f"Correct the column {name!r}."
-        cells = zip(self.places, self.columns[name], strict=True)
-        return [place.number(cell, remedy) for place, cell in cells]
+        other = {".": ",", ",": "."}[self.decimal]
+        remedies = (
+            f"Correct the column {name!r}.",
+            f"Correct the column {name!r}, or pass decimal={other!r}.",
+        )
+        return [
+            place.number(_with_point(cell, self.decimal), remedies[other in cell])
+            for place, cell in zip(self.places, self.columns[name], strict=True)
+        ]
 
     def attributes(self, apart_from: set[str]) -> Iterator[dict[str, Any]]:
         """Yield for each row what its other columns set."""
@@ -176,7 +219,7 @@ class _Table:
 
     def _values(self, name: str) -> list[Number | str | None]:
         """Return a column of numbers, or of strings if none of them is one; None if empty."""
-        values = [_value(cell) for cell in self.columns[name]]
+        values = [_value(cell, self.decimal) for cell in self.columns[name]]
         if name == "inlet":
             return [
                 None if value is None else self._bool(row, value)
@@ -196,15 +239,23 @@ class _Table:
         return bool(value)
 
 
-def _value(cell: str) -> Number | str | None:
-    """Return what stands in a cell."""
+def _with_point(cell: str, decimal: str) -> str:
+    """Return the text of a number with a decimal point; a point of another meaning stays none."""
+    if decimal == ".":
+        return cell
+    return f"{cell} with a point" if "." in cell else cell.replace(decimal, ".")
+
+
+def _value(cell: str, decimal: str) -> Number | str | None:
+    """Return the content of a cell."""
     text = cell.strip()
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     if re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII):
         return int(text)
     try:
-        return text if "_" in text else float(text)  # 1_0 is a name, though Python reads it as 10
+        # 1_0 is a name, though Python reads it as 10
+        return text if "_" in text else float(_with_point(text, decimal))
     except ValueError:
         return text or None
 
@@ -220,7 +271,7 @@ def _label_type(cells: Sequence[str]) -> Callable[[str], int | str]:
     return integer
 
 
-def _read_table(path: Path, delimiter: str, wanted: Sequence[str]) -> _Table:
+def _read_table(path: Path, delimiter: str, decimal: str, wanted: Sequence[str]) -> _Table:
     """Return a table that has the wanted columns and a row or more."""
     places: list[Place] = []
     rows: list[list[str]] = []
@@ -243,10 +294,14 @@ def _read_table(path: Path, delimiter: str, wanted: Sequence[str]) -> _Table:
         )
     names = [name.strip() for name in rows[0]]
     for name in wanted:
+        other = _OTHER_NAMES.get(name)
+        if name not in names and other is not None and names.count(other) == 1:
+            names[names.index(other)] = name
         if names.count(name) != 1:
             raise places[0].error(
-                f"got the columns {', '.join(names)[:200]}; wanted one {name!r}. Add it, pass the "
-                "name it has here, or another delimiter."
+                f"got the columns {', '.join(names)[:200]}; wanted one {name!r}."
+                f"{_resembling(name, names)} Add it, pass the name it has here, or another "
+                "delimiter."
             )
     if len(set(names)) < len(names):
         raise places[0].error(
@@ -257,4 +312,15 @@ def _read_table(path: Path, delimiter: str, wanted: Sequence[str]) -> _Table:
             raise place.error(
                 f"got {len(row)} cells; wanted {len(names)}, one for each column. Correct the line."
             )
-    return _Table(places[1:], dict(zip(names, zip(*rows[1:], strict=True), strict=True)))
+    columns = dict(zip(names, zip(*rows[1:], strict=True), strict=True))
+    return _Table(places[1:], columns, decimal)
+
+
+def _resembling(name: str, names: Sequence[str]) -> str:
+    """Return a sentence on the column that looks like a missing one, if there is one."""
+    if name in names:
+        return ""
+    lower = {other.lower(): other for other in names}
+    parts = [text for text in lower if len(name) > 1 and name.lower() in text]
+    close = parts or difflib.get_close_matches(name.lower(), lower, n=1)
+    return f" The column {lower[close[0]]!r} looks like it." if close else ""

@@ -88,6 +88,12 @@ def is_read(reader, path: Path, data: bytes) -> bool:
     return True
 
 
+def with_semicolons(source: Path, target: Path) -> Path:
+    """Write a table anew, with semicolons between its columns and decimal commas."""
+    target.write_bytes(source.read_bytes().replace(b",", b";").replace(b".", b","))
+    return target
+
+
 TEXTS = {
     "dgf": (
         "capillaries.dgf",
@@ -96,7 +102,22 @@ TEXTS = {
     "graphml": ("mesh.graphml", read_graphml),
     "csv, nodes": ("y_nodes.csv", lambda path: read_csv(path, MESHES / "y_edges.csv")),
     "csv, edges": ("y_edges.csv", lambda path: read_csv(MESHES / "y_nodes.csv", path)),
+    "csv, diameters": (
+        "y_edges.csv",
+        lambda path: read_csv(MESHES / "y_nodes.csv", path, diameter="radius"),
+    ),
+    "csv, decimal commas": (
+        "y_edges.csv",
+        lambda path: read_csv(
+            with_semicolons(MESHES / "y_nodes.csv", path.parent / "semicolons_nodes.csv"),
+            with_semicolons(path, path.parent / "semicolons_edges.csv"),
+            delimiter=";",
+            decimal=",",
+        ),
+    ),
     "swc": ("tree.swc", read_swc),
+    "swc, types": ("tree.swc", lambda path: read_swc(path, omit_types=(1, 5))),
+    "graphml, diameters": ("mesh.graphml", lambda path: read_graphml(path, diameter="radius")),
     "secomb": ("capillaries.dat", read_secomb),
     "manworks": ("rhombus.pts", read_manworks),
     "manworks, radii": (

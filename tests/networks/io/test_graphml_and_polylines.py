@@ -216,6 +216,29 @@ def test_positions_in_a_plane_are_refused(graph_file):
         read_graphml(graph_file(two_vessels()), position=("x", "y"))
 
 
+def test_diameters_of_graphml(graph_file):
+    graph = two_vessels()
+    for *_, attributes in graph.edges(data=True):
+        attributes["d"] = 4.0 * attributes["radius"]
+    plain, wide = (read_graphml(graph_file(graph), **o) for o in ({}, {"diameter": "d"}))
+    for u, v, radius in plain.edges(data="radius"):
+        assert wide.edges[u, v]["radius"] == 2.0 * radius
+        assert "d" not in wide.edges[u, v]
+    with pytest.raises(NetworkFileError, match="Set its 'e', or pass another name as diameter="):
+        read_graphml(graph_file(graph), diameter="e")
+
+
+@pytest.mark.parametrize("kind", ["point_data", "cell_data"])
+def test_diameters_of_vtk(save, kind):
+    mesh = pv.PolyData(POINTS, lines=BENT)
+    data = getattr(mesh, kind)
+    data["D"] = np.full(mesh.n_points if kind == "point_data" else mesh.n_cells, 0.5)
+    graph = read_vtk(save(mesh), diameter="D", length_unit=2.0)
+    assert {r for *_, r in graph.edges(data="radius")} == {0.5}
+    with pytest.raises(NetworkFileError, match=r"wanted 'E' on the cells or points\. Pass"):
+        read_vtk(save(mesh), diameter="E")
+
+
 def test_a_cut_off_graphml_file_names_its_line(graph_file):
     path = graph_file(two_vessels())
     path.write_text(path.read_text()[:-40])

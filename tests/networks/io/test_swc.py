@@ -44,7 +44,63 @@ def test_a_tree_in_metres(write):
     assert read_swc(write(TREE), length_unit=1.0).edges[7, 8]["radius"] == 1.5
 
 
+def test_integers_may_be_written_as_floats(write):
+    text = TREE.replace("7 2 10 0 0 2.0 3 ", "7.000 2.0 10 0 0 2.0 3. ")
+    graph = read_swc(write(text))
+    assert list(graph) == [7, 3, 8, 12]
+    assert graph.nodes[7]["type"] == 2
+    assert graph.edges == read_swc(write(TREE)).edges
+
+
+@pytest.mark.parametrize("separator", [",", ";", ", ", " ;\t"])
+def test_columns_may_be_separated_by_commas_or_semicolons(write, separator):
+    lines = [line.partition("#")[0].split() for line in TREE.splitlines()[1:]]
+    text = "\n".join(separator.join(words) for words in lines)
+    expected = read_swc(write(TREE))
+    for graph in (read_swc(write(text)), read_swc(write(text.replace("\n", f"{separator}\n")))):
+        assert dict(graph.nodes) == dict(expected.nodes)
+        assert graph.edges == expected.edges
+
+
+SOMA = """\
+1 1 0 0 0 0 -1
+2 1 0 5 0 5 1
+3 1 0 -5 0 5 1
+4 3 10 0 0 2 1
+5 3 20 0 0 1 4
+6 2 -10 0 0 1 3
+7 2 -20 0 0 1 6
+"""
+
+
+def test_samples_of_a_type_are_left_out(write):
+    """The soma's three points, one of radius 0, are no vessels; what grew from them has roots."""
+    graph = read_swc(write(SOMA), omit_types=(1,), length_unit=1.0)
+    assert {*graph.edges} == {(4, 5), (6, 7)}
+    assert [node for node, inlet in graph.nodes(data="inlet") if inlet] == [4, 6]
+    assert graph.edges[4, 5]["radius"] == 1.5
+    validate_graph(graph)
+
+
+def test_everything_left_out_is_no_network(write):
+    with pytest.raises(NetworkFileError, match="got 0 samples and no link"):
+        read_swc(write(SOMA), omit_types=(1, 2, 3))
+
+
 MALFORMED = {
+    "radius zero": (
+        SOMA,
+        r", line 1: got the radius 0.0; wanted a positive one. Correct it, or leave out the samples"
+        r" of its type: omit_types=\(1,\)",
+    ),
+    "decimal comma": (
+        with_line(3, "3 1 0 0 0 4,5 -1"),
+        ", line 3: got '4,5'; wanted a finite number",
+    ),
+    "decimal comma between semicolons": (
+        with_line(3, "3;1;0;0;0;4,5;-1"),
+        ", line 3: got '4,5'; wanted a finite number",
+    ),
     "empty": (
         "# nothing\n",
         ": got 0 samples and no link between them; wanted lines of sample, type",

@@ -63,6 +63,58 @@ def test_a_table_without_radii(read):
     assert read(edges="start,end\n4,7\n", radius=None).edges[4, 7] == {}
 
 
+VOREEN_NODES = "\ufeffid;pos_x;pos_y;pos_z;degree\n0;0;0;0;1\n1;0;0;1,5;1\n"
+VOREEN_EDGES = "id;node1id;node2id;length;avgRadiusAvg\n7;0;1;1,5;0,25\n"
+
+
+def test_columns_of_voreen_and_decimal_commas(read):
+    graph = read(VOREEN_NODES, VOREEN_EDGES, delimiter=";", decimal=",", length_unit=2.0)
+    assert graph.nodes[1] == {"pos": (0.0, 0.0, 3.0), "inlet": False, "degree": 1}
+    assert graph.edges[0, 1] == {"radius": 0.5, "id": 7, "length": 1.5}
+
+
+def test_a_column_of_ones_own_name_has_priority(read):
+    graph = read(nodes="id,node,x,y,z\n8,4,0,0,0\n9,7,0,0,1\n", edges="start,end,radius\n4,7,1\n")
+    assert graph.nodes[7]["id"] == 9
+
+
+def test_diameters(read):
+    edges = EDGES.replace("radius", "diameter")
+    assert read(edges=edges, diameter="diameter").edges[4, 7]["radius"] == 0.1
+    both = "start,end,radius,d\n4,7,0.3,0.2\n"
+    assert read(edges=both).edges[4, 7] == {"radius": 0.3, "d": 0.2}
+    assert read(edges=both, diameter="d").edges[4, 7] == {"radius": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("decimal", "cell", "advice"),
+    [(".", "0,5", "','"), (",", "0.5", "'.'"), (",", "1.000,5", "'.'")],
+)
+def test_another_decimal_sign_is_named(read, decimal, cell, advice):
+    edges = f"start;end;radius\n4;7;{cell}\n"
+    with pytest.raises(
+        NetworkFileError,
+        match=rf"got '{cell}.*Correct the column 'radius', or pass decimal={advice}",
+    ):
+        read(NODES.replace(",", ";").replace("4.5e3", "4"), edges, delimiter=";", decimal=decimal)
+
+
+def test_signs_that_cannot_be_told_apart(read):
+    with pytest.raises(ValueError, match="got ',' as decimal sign and as delimiter; wanted two"):
+        read(decimal=",")
+    with pytest.raises(ValueError, match=r"got decimal='·'; wanted '\.' or ','"):
+        read(decimal="·")
+
+
+@pytest.mark.parametrize(
+    ("title", "found"), [("Radius [um]", "Radius [um]"), ("raduis", "raduis"), ("mean_radius",) * 2]
+)
+def test_a_column_that_looks_like_a_missing_one_is_named(read, title, found):
+    with pytest.raises(NetworkFileError) as error:
+        read(edges=EDGES.replace("radius", title))
+    assert f"wanted one 'radius'. The column {found!r} looks like it. Add it" in str(error.value)
+
+
 MALFORMED_NODES = {
     "empty": ("", r": got 0 lines; wanted one with the names of the columns and others below"),
     "titles only": ("node,x,y,z\n", r": got 1 lines; wanted one with the names"),
