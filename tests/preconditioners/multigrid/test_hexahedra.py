@@ -23,7 +23,7 @@ def wavy(x):
 COEFFICIENTS = {
     "plain": {},
     "wavy": {"k_3d": wavy},
-    "reaction": {"k_3d": 1e-4},
+    "reaction": {"k_3d": 1e-6},
     "layers": {"k_3d": np.diag([1.0, 1.0, 0.01])},
     "strong exchange": {"permeability": 1e3, "k_1d": 1e-3},
 }
@@ -73,7 +73,7 @@ def test_iterations_are_no_more_than_on_tetrahedra(num_cells):
 
 # As seen. The weights that ship were trained on tetrahedra, on which they take 3 to 6.
 @pytest.mark.parametrize(("num_cells", "coefficients", "most"), [
-    (16, "plain", 6), (24, "plain", 6), (16, "wavy", 7), (16, "reaction", 7), (16, "layers", 8),
+    (16, "plain", 6), (24, "plain", 6), (16, "wavy", 7), (16, "reaction", 9), (16, "layers", 8),
     (16, "strong exchange", 5),
 ])  # fmt: skip
 def test_iterations_of_the_learned_multigrid(num_cells, coefficients, most):
@@ -82,6 +82,12 @@ def test_iterations_of_the_learned_multigrid(num_cells, coefficients, most):
     )
     assert result.converged
     assert result.iterations <= most
+
+
+def test_iterations_where_reaction_is_all():
+    """More than on tetrahedra, since the trilinear mass matrix is farther from a diagonal."""
+    system = reduced(16, coefficients="reaction")
+    assert learning.solve(system, GeometricMultigrid()).iterations <= 14
 
 
 @pytest.mark.parametrize("smoother", ["chebyshev", "sor"])
