@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from scipy.spatial import KDTree
 
 from mixeddim.atomic import replacing
 from mixeddim.fem.blocks import Blocks
-from mixeddim.fem.grid import Grid
+from mixeddim.fem.grid import CellType, Grid
 
 if TYPE_CHECKING:
     from mixeddim.fem.assembly import CoupledSystem
@@ -157,7 +157,7 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
 _FORMAT = 1
 _SPARSE = ("K", "M", "Pi", "N", "A_11")
 _DENSE = ("weights", "beta", "points", "b_3", "b_1")
-_GRID = ("shape", "lower", "cell_size", "node_of_dof")
+_GRID = ("shape", "lower", "cell_size", "node_of_dof", "cell_type")
 
 
 def save_reduced(reduced: ReducedSystem, path: str | os.PathLike[str]) -> None:
@@ -230,6 +230,10 @@ def _from_arrays(arrays: dict[str, NDArray[Any]]) -> ReducedSystem:
     grid = None
     if "grid.shape" in arrays:
         nx, ny, nz = (int(n) for n in arrays["grid.shape"])
-        lower, cell_size, node_of_dof = (arrays[f"grid.{name}"] for name in _GRID[1:])
-        grid = Grid((nx, ny, nz), lower, cell_size, node_of_dof)
+        lower, cell_size, node_of_dof = (arrays[f"grid.{name}"] for name in _GRID[1:4])
+        # Files from before there were hexahedra do not say.
+        cell_type = str(arrays.get("grid.cell_type", "tetrahedron"))
+        if cell_type not in get_args(CellType):
+            raise ValueError(f"its cells are {cell_type!r} instead of one of {get_args(CellType)}")
+        grid = Grid((nx, ny, nz), lower, cell_size, node_of_dof, cast(CellType, cell_type))
     return ReducedSystem(**parts, grid=grid)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 PROGRAM = """
 import numpy as np
 import mixeddim as md
+from mixeddim.fem.location import locate
 
 box = md.create_box((4, 3, 5))
 graph = md.random_vascular_graph(30, 0.05, seed=0)
@@ -24,10 +25,13 @@ tags, num_vertices = network.vertex_tags, mesh.topology.index_map(0).size_local
 inlets = tags.values[tags.indices < num_vertices] == md.VertexTag.INLET
 assert comm.allreduce(int(inlets.sum())) == md.network_statistics(graph).num_inlets
 
-grid, x = box.grid(box.P1), box.P1.tabulate_dof_coordinates()
-nodes = np.stack(np.unravel_index(grid.node_of_dof, grid.shape), axis=1)
-assert np.allclose(grid.lower + grid.cell_size * nodes, x[: len(nodes)])
-assert comm.allreduce(len(nodes)) == 5 * 4 * 6
+points = np.random.default_rng(0).random((50, 3))
+for tissue in (box, md.create_box((4, 3, 5), cell_type="hexahedron")):
+    grid, x = tissue.grid(tissue.P1), tissue.P1.tabulate_dof_coordinates()
+    nodes = np.stack(np.unravel_index(grid.node_of_dof, grid.shape), axis=1)
+    assert np.allclose(grid.lower + grid.cell_size * nodes, x[: len(nodes)])
+    assert comm.allreduce(len(nodes)) == 5 * 4 * 6
+    assert comm.allreduce(int((locate(tissue, points).cells >= 0).sum())) == 50
 
 try:
     md.assemble(box, network, md.Coefficients())

@@ -39,9 +39,12 @@ def dense_twin(reduced):
 
 
 @pytest.mark.parametrize("permeability", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_back_substituted_solution_equals_the_monolithic_one(method, permeability):
-    box = create_box(6)
+@pytest.mark.parametrize(
+    ("method", "cell_type"),
+    [*((method, "tetrahedron") for method in sorted(METHODS)), ("capillary_mesh", "hexahedron")],
+)
+def test_back_substituted_solution_equals_the_monolithic_one(method, cell_type, permeability):
+    box = create_box(6, cell_type=cell_type)
     graph = random_vascular_graph(25, 0.05, seed=4, method=method)
     coefficients = Coefficients(sigma_3d=1.0, permeability=permeability, f_1d=2.0)
     system = assemble(box, create_network(graph, box.spacing), coefficients)
@@ -125,7 +128,7 @@ def assert_equal(actual, expected):
     for field in dataclasses.fields(expected):
         left, right = getattr(actual, field.name), getattr(expected, field.name)
         if isinstance(right, Grid):
-            assert left.shape == right.shape
+            assert (left.shape, left.cell_type) == (right.shape, right.cell_type)
             for name in ("lower", "cell_size", "node_of_dof"):
                 np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
         elif sparse.issparse(right):
@@ -144,6 +147,22 @@ def test_a_saved_system_reads_back(reduced, tmp_path, name):
     v = np.random.default_rng(2).normal(size=len(reduced.b_3))
     np.testing.assert_array_equal(read.S @ v, reduced.S @ v)
     np.testing.assert_array_equal(read.g, reduced.g)
+
+
+def test_the_cell_type_reads_back_and_older_files_have_tetrahedra(reduced, tmp_path):
+    path = tmp_path / "system.npz"
+    grid = dataclasses.replace(reduced.grid, cell_type="hexahedron")
+    hexahedra = dataclasses.replace(reduced, grid=grid)
+    save_reduced(hexahedra, path)
+    assert_equal(load_reduced(path), hexahedra)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {"grid.cell_type": "prism"})
+    with pytest.raises(ValueError, match="its cells are 'prism' instead of one of"):
+        load_reduced(path)
+    del arrays["grid.cell_type"]
+    np.savez(path, **arrays)
+    assert_equal(load_reduced(path), reduced)
 
 
 def test_a_system_without_a_grid_reads_back(reduced, tmp_path):

@@ -128,7 +128,8 @@ def grids_of(systems: Sequence[ReducedSystem]) -> list[Grid]:
     """Return the grid of each system; all live on structured boxes of one shape.
 
     Raises:
-        ValueError: If one has no grid, or their numbers of nodes along the axes differ.
+        ValueError: If one has no grid, or their numbers of nodes along the axes or their cell types
+            differ.
     """
     grids = [system.grid for system in systems if system.grid is not None]
     if len(grids) < len(systems):
@@ -141,5 +142,11 @@ def grids_of(systems: Sequence[ReducedSystem]) -> list[Grid]:
         raise ValueError(
             f"got systems on grids of {shapes} nodes; wanted one shape in a batch. Batch each on "
             "its own."
+        )
+    cell_types = sorted({grid.cell_type for grid in grids})
+    if len(cell_types) != 1:
+        raise ValueError(
+            f"got systems on boxes of {' and '.join(cell_types)} cells; wanted one cell type in a "
+            "batch. Batch each on its own."
         )
     return grids

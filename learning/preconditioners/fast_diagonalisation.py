@@ -8,7 +8,14 @@ doi:10.1007/BF01386067),
     F⁻¹ = (Q_x ⊗ Q_y ⊗ Q_z) diag(1 / (k_x l_x + k_y l_y + k_z l_z + s m)) (Q_x ⊗ Q_y ⊗ Q_z)'
 
 The consistent mass matrix is no such sum, and m is its symbol, averaged over the signs of the
-frequencies: between 1 for the smooth modes and 1/5. Varying k(x) is scaled to a constant,
+frequencies: between 1 for the smooth modes and 1/5. On hexahedra stiffness and mass are sums of
+tensor products of 1D stiffness and consistent mass matrices, without exception. The 1D pencils have
+the same eigenvectors, and with m_x, m_y, m_z the eigenvalues of the 1D mass, between 1 and 1/3,
+
+    F⁻¹ = (Q_x ⊗ Q_y ⊗ Q_z) diag(1 / (k_x l_x m_y m_z + m_x k_y l_y m_z + m_x m_y k_z l_z
+                                      + s m_x m_y m_z)) (Q_x ⊗ Q_y ⊗ Q_z)'
+
+is exact for constant k and s. Varying k(x) is scaled to a constant,
 D^(-1/2) F⁻¹ D^(-1/2) with D the diagonal of K over that of its stencil, and what the scaling adds
 to the reaction, (Laplacian of √k) / √k for smooth k, is in the mean in s (Concus & Golub 1973,
 doi:10.1137/0710092).
@@ -114,14 +121,20 @@ def _parts(system: ReducedSystem) -> _Parts:
     D = np.where(is_fixed, np.inf, diagonal / stencil)
     scaling = np.sqrt(np.mean(D[~is_fixed]) / D)
 
-    masses = [mass[mass_free].sum() for mass, mass_free in map(_lumped_mass, axes)]
+    is_trilinear = grid.cell_type == "hexahedron"
+    lumped = [mass[mass_free].sum() for mass, mass_free in map(_lumped_mass, axes)]
+    # Of constants: the ties of the consistent mass to fixed nodes are missing.
+    ties = [is_trilinear * h / 6 * (low + high) for _, h, low, high in axes]
+    masses = [m - tie for m, tie in zip(lumped, ties, strict=True)]
     volume = np.prod(masses)
     at_sides = [k_a * (low + high) / h / m
                 for k_a, (_, h, low, high), m in zip(k, axes, masses, strict=True)]  # fmt: skip
     added = scaling @ (K @ scaling) / volume - sum(at_sides)
-    # Entries of the consistent mass matrix on the diagonal are 2/5 of the lumped ones.
-    reaction = (system.M.diagonal() @ scaling**2) / (0.4 * volume)
-    eigenvalues = _eigenvalues(axes, k, max(added, 0.0) + reaction)
+    # Entries of the consistent mass matrix on the diagonal, as parts of the lumped ones.
+    share = (2 / 3) ** 3 if is_trilinear else 2 / 5
+    reaction = (system.M.diagonal() @ scaling**2) / (share * np.prod(lumped))
+    symbols = _trilinear_symbols if is_trilinear else _linear_symbols
+    eigenvalues = symbols(axes, k, max(added, 0.0) + reaction)
     # Without reaction and Dirichlet conditions only the network holds the constants.
     eigenvalues = np.maximum(eigenvalues, 1e-3 * (scaling @ (system.S @ scaling)) / volume)
     fixed_inverse = np.where(is_fixed, 1.0 / system.A_33.diagonal(), 0.0)
@@ -141,21 +154,57 @@ def _mean_diffusion(
     if min(grid.shape) < 4:
         inside = ~is_fixed
     u = np.where(inside[:, None], (index - index.mean(axis=0)) * grid.cell_size, 0.0)
-    image = K @ np.column_stack([u, inside])
-    energies = np.einsum("ia,ia->a", u, image[:, :3]) - (u**2).T @ image[:, 3]
-    # Those of unit coefficients.
-    weights = np.zeros(3)
-    counted = grid.to_grid(inside.astype(np.float64))
-    for axis in range(3):
-        ends = np.moveaxis(counted, axis, 0)
-        pairs = np.einsum("abc,abc->bc", ends[1:], ends[:-1])
-        others = np.delete(np.array(grid.shape), axis)
-        weights[axis] = np.sum(pairs * _edge_weights(*others)) * np.prod(grid.cell_size)
+
+    def energies(image: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.einsum("ia,ia->a", u, image[:, :3]) - (u**2).T @ image[:, 3]
+
+    columns = np.column_stack([u, inside])
+    found = energies(K @ columns)
+    # Those of unit coefficients, row by row for each coordinate, along each axis.
+    if grid.cell_type == "hexahedron":
+        on_grid = grid.to_grid(columns.T)
+        images = [grid.to_dofs(_trilinear_stiffness(on_grid, axis, grid)).T for axis in range(3)]
+        weights = np.stack([energies(image) for image in images], axis=1)
+    else:
+        weights = np.diag(_linear_energies(grid.to_grid(inside.astype(np.float64)), grid))
     # On grids of few nodes boundary conditions may leave nothing to see, or the wrong sign.
     is_free = ~is_fixed
     isotropic = grid.to_dofs(_stencil_diagonal(np.ones(3), grid))[is_free].sum()
     least = 1e-6 * K.diagonal()[is_free].sum() / isotropic
-    return np.maximum(np.divide(energies, weights, out=np.zeros(3), where=weights > 0), least)
+    k: NDArray[np.float64] = np.linalg.lstsq(weights, found, rcond=1e-12)[0]
+    return np.maximum(k, least)
+
+
+def _linear_energies(counted: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    """Return the energies of the coordinates over pairs of nodes on tetrahedra, for k = 1.
+
+    Args:
+        counted: 1 at nodes that count, else 0, shape of the grid.
+        grid: The grid.
+    """
+    energies = np.zeros(3)
+    for axis in range(3):
+        ends = np.moveaxis(counted, axis, 0)
+        pairs = np.einsum("abc,abc->bc", ends[1:], ends[:-1])
+        others = np.delete(np.array(grid.shape), axis)
+        energies[axis] = np.sum(pairs * _edge_weights(*others)) * np.prod(grid.cell_size)
+    return energies
+
+
+def _trilinear_stiffness(
+    values: NDArray[np.float64], along: int, grid: Grid
+) -> NDArray[np.float64]:
+    """Multiply (..., nx, ny, nz) by the stiffness matrix on hexahedra of k = 1 along one axis."""
+    for axis, (n, h) in enumerate(zip(grid.shape, grid.cell_size, strict=True)):
+        lumped, _ = _lumped_mass((n, h, False, False))
+        entries = (2 * lumped / h**2, -1 / h) if axis == along else (2 * lumped / 3, h / 6)
+        diagonal, beside = entries
+        v = np.moveaxis(values, axis - 3, -1)
+        product = diagonal * v
+        product[..., 1:] += beside * v[..., :-1]
+        product[..., :-1] += beside * v[..., 1:]
+        values = np.moveaxis(product, -1, axis - 3)
+    return values
 
 
 def _edge_weights(n_b: int, n_c: int) -> NDArray[np.float64]:
@@ -176,7 +225,12 @@ def _stencil_diagonal(k: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]
         others = np.delete(np.array(grid.shape), axis)
         num_edges = np.full(n, 2.0)
         num_edges[[0, -1]] = 1.0
-        entries = np.multiply.outer(num_edges, _edge_weights(*others))
+        if grid.cell_type == "hexahedron":
+            (mass_b, _), (mass_c, _) = (_lumped_mass((m, 1.0, False, False)) for m in others)
+            at_others = 4 / 9 * np.outer(mass_b, mass_c)
+        else:
+            at_others = _edge_weights(*others)
+        entries = np.multiply.outer(num_edges, at_others)
         factor = k[axis] * np.prod(grid.cell_size) / grid.cell_size[axis] ** 2
         diagonal += factor * np.moveaxis(entries, 0, axis)
     return diagonal
@@ -212,7 +266,22 @@ def _eigenvectors(axis: _Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return values, Q
 
 
-def _eigenvalues(
+def _trilinear_symbols(
+    axes: tuple[_Axis, ...], k: NDArray[np.float64], reaction: float
+) -> NDArray[np.float64]:
+    """Return the eigenvalues of F on hexahedra on every mode, shape (f_x, f_y, f_z)."""
+    l_x, l_y, l_z = (_eigenvectors(axis)[0] for axis in axes)
+    # Of the consistent 1D mass against the lumped one: (2 + cosine of the frequency) / 3.
+    m_x, m_y, m_z = (
+        1.0 - values * axis[1] ** 2 / 6 for values, axis in zip((l_x, l_y, l_z), axes, strict=True)
+    )
+    mass = np.multiply.outer(np.outer(m_x, m_y), m_z)
+    # l_x m_y m_z is l_x / m_x of the mass.
+    diffusion = np.add.outer(np.add.outer(k[0] * l_x / m_x, k[1] * l_y / m_y), k[2] * l_z / m_z)
+    return (diffusion + reaction) * mass
+
+
+def _linear_symbols(
     axes: tuple[_Axis, ...], k: NDArray[np.float64], reaction: float
 ) -> NDArray[np.float64]:
     """Return k_x l_x + k_y l_y + k_z l_z + s m on every mode, shape (f_x, f_y, f_z)."""

@@ -26,13 +26,21 @@ def stiffness(grid: Grid, k: NDArray[np.float64], tensor: NDArray[np.float64]) -
     """Return the matrix of the form (k T grad u, grad v), without Dirichlet conditions.
 
     Args:
-        grid: Of the box.
+        grid: Of a box of tetrahedra.
         k: A positive number for each cell of the grid, shape (nx, ny, nz).
         tensor: T, symmetric positive definite, shape (3, 3).
 
     Returns:
         Shape (num_dofs, num_dofs), in DOLFINx dof order.
+
+    Raises:
+        ValueError: If the box is not made of tetrahedra.
     """
+    if grid.cell_type != "tetrahedron":
+        raise ValueError(
+            f"got a box of {grid.cell_type} cells; wanted tetrahedra, whose matrix this is. "
+            "Assemble hexahedra with mixeddim.assemble."
+        )
     num_cells = tuple(n - 1 for n in grid.shape)
     cell_matrix = cell_stiffness(grid.cell_size, tensor)
     corners = list(product((0, 1), repeat=3))

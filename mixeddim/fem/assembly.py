@@ -160,10 +160,10 @@ def assemble(
     averaging: AveragingOperator | None = None,
     outside: OutsidePolicy = "raise",
 ) -> CoupledSystem:
-    """Assemble the coupled 3D-1D problem with P1 elements on both meshes.
+    """Assemble the coupled 3D-1D problem with P1 elements, on hexahedra trilinear ones.
 
     Args:
-        tissue: Structured box, or any mesh of straight-edged tetrahedra.
+        tissue: Structured box of either cell type, or any mesh of straight-edged tetrahedra.
         network: The network in it.
         coefficients: Material data and sources.
         bcs_3d: Conditions on the boundary of the tissue; no flux where there is none.

@@ -156,8 +156,9 @@ def average(
     """Assemble the averaging matrix of a tissue space at points of a network.
 
     Args:
-        tissue: The box or mesh that V lives on; on a box, points are located by arithmetic.
-        V: Scalar Lagrange space of any degree on a mesh of straight-edged tetrahedra.
+        tissue: The box, or mesh of straight-edged tetrahedra, that V lives on; on a box, points are
+            located by arithmetic.
+        V: Scalar Lagrange space of any degree on it.
         centres: Points of the network, shape (n, 3).
         tangents: Unit vectors along the network there, shape (n, 3).
         radii: Radii of the vessel there, shape (n,).

@@ -66,7 +66,7 @@ def couple(
     """Evaluate means, basis, weights and conductance at the quadrature points of the network.
 
     Args:
-        tissue: Structured box, or any mesh of straight-edged tetrahedra.
+        tissue: Structured box of either cell type, or any mesh of straight-edged tetrahedra.
         V_3d: P1 space on it.
         network: The network.
         permeability: kappa of the wall.

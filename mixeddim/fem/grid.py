@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grid"]
+__all__ = ["CellType", "Grid"]
+
+CellType = Literal["tetrahedron", "hexahedron"]
+"""What a cuboid of the box is: six tetrahedra of linear functions, or one of trilinear ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +26,14 @@ class Grid:
         lower: Corner of the box with the smallest coordinates, shape (3,).
         cell_size: Distance of neighbouring nodes along x, y, z, shape (3,).
         node_of_dof: Flat (C order) grid index of each dof, shape (num_dofs,).
+        cell_type: The cells between the nodes, which decide what the stencil of a matrix is.
     """
 
     shape: tuple[int, int, int]
     lower: NDArray[np.float64]
     cell_size: NDArray[np.float64]
     node_of_dof: NDArray[np.int64]
+    cell_type: CellType = "tetrahedron"
 
     def to_grid(self, dof_values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Reorder dof values into a grid array.

@@ -1,4 +1,4 @@
-"""Find the tetrahedron that holds a point: by arithmetic on a box, by search elsewhere."""
+"""Find the cell that holds a point: by arithmetic on a box, by search elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Location:
 
     Attributes:
         cells: The cell of each point, or -1 where no cell of this process holds it, shape (n,).
-        reference_points: Coordinates in the reference tetrahedron, shape (n, 3).
+        reference_points: Coordinates in the reference cell, shape (n, 3).
     """
 
     cells: NDArray[np.int32]
@@ -40,11 +40,11 @@ def locate(tissue: StructuredBox | dolfinx.mesh.Mesh, points: NDArray[np.float64
     """Find the cell and the reference coordinates of each point.
 
     Args:
-        tissue: A structured box, or any mesh of straight-edged tetrahedra.
+        tissue: A structured box of either cell type, or any mesh of straight-edged tetrahedra.
         points: Shape (n, 3). Points within rounding error of the boundary count as inside.
 
     Raises:
-        ValueError: If the mesh is not made of straight-edged tetrahedra.
+        ValueError: If a mesh that is no structured box is not made of straight-edged tetrahedra.
     """
     if isinstance(tissue, StructuredBox):
         mesh, cells = tissue.mesh, _cells_by_arithmetic(tissue, points)
@@ -59,14 +59,16 @@ def _cells_by_arithmetic(box: StructuredBox, points: NDArray[np.float64]) -> NDA
     inside = np.all((local >= -_ROUNDING) & (local <= num_cells + _ROUNDING), axis=1)
     local = np.where(inside[:, None], local, 0.0)
     cuboid = np.clip(np.floor(local).astype(np.int64), 0, num_cells - 1)
-    x, y, z = (local - cuboid).T
-    tetrahedron = _KUHN_TETRAHEDRON[4 * (x >= y) + 2 * (y >= z) + (x >= z)]
     # DOLFINx numbers the cuboids of a box with x running fastest.
     nx, ny, _ = box.num_cells
-    original = 6 * (cuboid[:, 0] + nx * (cuboid[:, 1] + ny * cuboid[:, 2])) + tetrahedron
+    original, num_original = cuboid @ np.array([1, nx, nx * ny]), num_cells.prod()
+    if box.cell_type == "tetrahedron":
+        x, y, z = (local - cuboid).T
+        tetrahedron = _KUHN_TETRAHEDRON[4 * (x >= y) + 2 * (y >= z) + (x >= z)]
+        original, num_original = 6 * original + tetrahedron, 6 * num_original
 
     original_of_cell = box.mesh.topology.original_cell_index
-    cell_of_original = np.full(6 * num_cells.prod(), -1, dtype=np.int32)
+    cell_of_original = np.full(num_original, -1, dtype=np.int32)
     num_owned = box.mesh.topology.index_map(3).size_local
     cell_of_original[original_of_cell[:num_owned]] = np.arange(num_owned, dtype=np.int32)
     return np.where(inside, cell_of_original[original], np.int32(-1))
@@ -77,7 +79,8 @@ def _cells_by_search(mesh: dolfinx.mesh.Mesh, points: NDArray[np.float64]) -> ND
         raise ValueError(
             f"got a mesh of cells {mesh.topology.cell_name()!r} with geometry of degree "
             f"{mesh.geometry.cmaps[0].degree}; wanted straight-edged tetrahedra. "
-            "Mesh the tissue with tetrahedra of degree 1."
+            "Mesh the tissue with tetrahedra of degree 1, or with create_box, and pass the box "
+            "itself."
         )
     num_owned = mesh.topology.index_map(3).size_local
     owned = np.arange(num_owned, dtype=np.int32)
@@ -101,9 +104,10 @@ def _cells_by_search(mesh: dolfinx.mesh.Mesh, points: NDArray[np.float64]) -> ND
 def _pull_back(
     mesh: dolfinx.mesh.Mesh, cells: NDArray[np.int32], points: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Invert the affine map of each point's cell, by Cramer's rule."""
+    """Invert the affine map of each point's cell, by Cramer's rule; a hexahedron is a cuboid."""
     vertices = mesh.geometry.x[mesh.geometry.dofmaps[0][cells]]
-    a, b, c = (vertices[:, i] - vertices[:, 0] for i in (1, 2, 3))
+    along_axes = (1, 2, 3) if vertices.shape[1] == 4 else (1, 2, 4)
+    a, b, c = (vertices[:, i] - vertices[:, 0] for i in along_axes)
     d = points - vertices[:, 0]
     faces = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
     determinant = np.einsum("ij,ij->i", a, faces[:, 0])

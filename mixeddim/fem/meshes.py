@@ -1,4 +1,4 @@
-"""The two meshes: a structured tetrahedral box for the tissue, line segments for the network."""
+"""The two meshes: a structured box for the tissue, line segments for the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import basix.ufl
 import dolfinx
@@ -17,34 +17,33 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from mixeddim.fem.grid import Grid
+from mixeddim.fem.grid import CellType, Grid
 from mixeddim.networks.graphs import edge_indices, inlet_mask, node_positions, validate_graph
 
 __all__ = ["Network", "StructuredBox", "VertexTag", "create_box", "create_network"]
 
 
-_P1 = basix.ufl.element("Lagrange", "tetrahedron", 1)
-
-
 @dataclass(frozen=True, eq=False)
 class StructuredBox:
-    """A box cut into equal cuboids of six tetrahedra each (Kuhn's subdivision).
+    """A box cut into equal cuboids: of six tetrahedra each (Kuhn's subdivision), or hexahedra.
 
     Attributes:
         mesh: The DOLFINx mesh.
         num_cells: Number of cuboids along x, y, z.
         lower: Corner with the smallest coordinates, shape (3,).
         upper: Corner with the largest coordinates, shape (3,).
+        cell_type: "tetrahedron" or "hexahedron".
     """
 
     mesh: dolfinx.mesh.Mesh
     num_cells: tuple[int, int, int]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+    cell_type: CellType = "tetrahedron"
 
     @cached_property
     def P1(self) -> dolfinx.fem.FunctionSpace:
-        """Continuous piecewise linear functions on the box."""
+        """Continuous functions, linear on each tetrahedron or trilinear on each hexahedron."""
         return dolfinx.fem.functionspace(self.mesh, ("Lagrange", 1))
 
     @property
@@ -68,7 +67,8 @@ class StructuredBox:
         """
         nx, ny, nz = self.num_cells
         shape = (nx + 1, ny + 1, nz + 1)
-        if V.mesh is not self.mesh or V.ufl_element() != _P1:
+        P1 = basix.ufl.element("Lagrange", self.cell_type, 1)
+        if V.mesh is not self.mesh or V.ufl_element() != P1:
             raise ValueError(
                 f"got a space of {V.ufl_element()}; wanted a scalar P1 space on this box's mesh. "
                 "Use box.P1."
@@ -77,7 +77,7 @@ class StructuredBox:
         x = V.tabulate_dof_coordinates()[:num_dofs]
         index = np.rint((x - self.lower) / self.cell_size).astype(np.int64)
         node_of_dof = np.ravel_multi_index(tuple(index.T), shape)
-        return Grid(shape, self.lower, self.cell_size, node_of_dof)
+        return Grid(shape, self.lower, self.cell_size, node_of_dof, self.cell_type)
 
 
 def create_box(
@@ -85,18 +85,27 @@ def create_box(
     lower: Sequence[float] = (0.0, 0.0, 0.0),
     upper: Sequence[float] = (1.0, 1.0, 1.0),
     comm: MPI.Comm = MPI.COMM_WORLD,
+    *,
+    cell_type: CellType = "tetrahedron",
 ) -> StructuredBox:
-    """Mesh a box with equal cuboids, each cut into six tetrahedra.
+    """Mesh a box with equal cuboids, each cut into six tetrahedra or left as a hexahedron.
+
+    Both have the same nodes and unknowns. On hexahedra functions are trilinear: the mesh prefers no
+    diagonal, and each row of the stiffness matrix has 27 entries instead of 7.
 
     Args:
         num_cells: Number of cuboids along each axis, or along (x, y, z).
         lower: Corner with the smallest coordinates.
         upper: Corner with the largest coordinates.
         comm: Communicator over which the mesh is distributed.
+        cell_type: "tetrahedron" or "hexahedron".
 
     Raises:
-        ValueError: If a number of cells is not a positive integer or the box has no volume.
+        ValueError: If a number of cells is not a positive integer, the box has no volume, or the
+            cell type is another one.
     """
+    if cell_type not in get_args(CellType):
+        raise ValueError(f"got cell_type={cell_type!r}; wanted one of {get_args(CellType)}.")
     counts = np.atleast_1d(num_cells)
     is_number = np.issubdtype(counts.dtype, np.number) and np.all(np.isfinite(counts))
     if counts.shape not in ((1,), (3,)) or not is_number or np.any(counts % 1) or counts.min() < 1:
@@ -112,10 +121,9 @@ def create_box(
             "Swap or move the corners."
         )
     nx, ny, nz = (int(n) for n in np.broadcast_to(counts, 3))
-    mesh = dolfinx.mesh.create_box(
-        comm, [low, high], (nx, ny, nz), dolfinx.mesh.CellType.tetrahedron
-    )
-    return StructuredBox(mesh, (nx, ny, nz), low, high)
+    cell = dolfinx.mesh.CellType[cell_type]
+    mesh = dolfinx.mesh.create_box(comm, [low, high], (nx, ny, nz), cell)
+    return StructuredBox(mesh, (nx, ny, nz), low, high, cell_type)
 
 
 class VertexTag(IntEnum):

@@ -182,6 +182,13 @@ def print_table() -> None:
         (surface_source, (12, 16, 24), 4),
     ):
         _print_rows(make.__name__, study_convergence(make(), sizes, axial_refinement))
+    for make, sizes, axial_refinement in (
+        (smooth_coupled, (8, 16, 32), 1),
+        (bessel_mode, (12, 16, 24), 4),
+    ):
+        exact = replace(make(), cell_type="hexahedron")
+        study = study_convergence(exact, sizes, axial_refinement)
+        _print_rows(f"{make.__name__}, hexahedra", study)
     # Time steps as h^2 and as h, so that first order in time shows as the order in h.
     decay = study_transport(decaying_mode(), (8, 16, 24), (4, 16, 36), end=0.05)
     _print_rows("decaying_mode", decay)

@@ -22,6 +22,7 @@ from mixeddim.fem.assembly import CoupledSystem, assemble
 from mixeddim.fem.averaging import AveragingOperator
 from mixeddim.fem.boundary import Dirichlet
 from mixeddim.fem.forms import Coefficients
+from mixeddim.fem.grid import CellType
 from mixeddim.fem.meshes import create_box, create_network
 from mixeddim.solvers.nonlinear import MichaelisMenten, Uptake
 
@@ -56,6 +57,7 @@ class ExactProblem:
         dirichlet_3d: Places on the tissue boundary where u_3d is given; elsewhere no flux.
         dirichlet_1d: Whether u_1d is given at both ends of the vessel; otherwise no flux.
         uptake: Nonlinear uptake in the tissue, for `solve_nonlinear`; none by default.
+        cell_type: Of the box that `assemble` makes.
     """
 
     start: Sequence[float]
@@ -71,6 +73,7 @@ class ExactProblem:
     dirichlet_3d: tuple[str, ...] = ("boundary",)
     dirichlet_1d: bool = True
     uptake: Uptake | None = None
+    cell_type: CellType = "tetrahedron"
 
     def assemble(
         self, num_cells: int | Sequence[int], averaging: AveragingOperator | None = None
@@ -81,7 +84,7 @@ class ExactProblem:
             num_cells: Cuboids along each axis, or along (x, y, z).
             averaging: Averaging operator; the mean over the circle by default.
         """
-        tissue = create_box(num_cells, self.lower, self.upper)
+        tissue = create_box(num_cells, self.lower, self.upper, cell_type=self.cell_type)
         graph = nx.Graph([(0, 1, {"radius": self.radius})])
         for node, position in enumerate((self.start, self.end)):
             graph.add_node(node, pos=position, inlet=True)

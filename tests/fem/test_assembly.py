@@ -237,6 +237,7 @@ problems = given(
     k_1d=positive,
     permeability=positive,
     sources=st.tuples(st.floats(-2.0, 2.0), st.floats(-2.0, 2.0)),
+    cell_type=st.sampled_from(["tetrahedron", "hexahedron"]),
     condition=st.sampled_from([
         [], [Dirichlet("x_min", 0.5)], [Robin("boundary", 0.3, -1.0)],
     ]),
@@ -246,9 +247,10 @@ problems = given(
 @settings(deadline=None, max_examples=40)
 @problems
 def test_laws_that_hold_for_every_problem(
-    num_cells, size, method, num_nodes, seed, k_3d, sigma_3d, k_1d, permeability, sources, condition
-):
-    box = create_box(num_cells, upper=size)
+    num_cells, size, method, num_nodes, seed, k_3d, sigma_3d, k_1d, permeability, sources,
+    cell_type, condition,
+):  # fmt: skip
+    box = create_box(num_cells, upper=size, cell_type=cell_type)
     graph = random_vascular_graph(num_nodes, 0.05, seed, method, upper=size)
     network = create_network(graph, 0.5)
     coefficients = Coefficients(

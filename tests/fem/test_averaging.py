@@ -21,6 +21,7 @@ from mixeddim import (
 from mixeddim.fem.averaging import average
 
 BOX = create_box((3, 4, 2), (-1.0, 0.0, 0.5), (1.0, 3.0, 2.0))
+HEXAHEDRA = create_box((3, 4, 2), (-1.0, 0.0, 0.5), (1.0, 3.0, 2.0), cell_type="hexahedron")
 
 
 def frame(tangents):
@@ -108,9 +109,10 @@ MOMENTS = {
 
 
 @all_operators
+@pytest.mark.parametrize("box", [BOX, HEXAHEDRA], ids=["tetrahedra", "hexahedra"])
 @pytest.mark.parametrize("degree", [1, 2, 3])
-def test_rows_sum_to_one(operator, degree):
-    result = average(BOX, lagrange(degree), *wall(), operator)
+def test_rows_sum_to_one(operator, box, degree):
+    result = average(box, lagrange(degree, box.mesh), *wall(), operator)
     np.testing.assert_allclose(result.Pi.sum(axis=1), 1.0, rtol=0, atol=1e-13)
     assert result.kept.all()
     assert result.num_leaving == 0
@@ -173,10 +175,11 @@ def test_a_full_turn_of_one_spacing_changes_nothing():
 
 
 @all_operators
+@pytest.mark.parametrize("box", [BOX, HEXAHEDRA], ids=["tetrahedra", "hexahedra"])
 @pytest.mark.parametrize("degree", [1, 2])
-def test_dot_test_against_means_of_evaluated_functions(operator, degree):
-    circles, V = wall(), lagrange(degree)
-    Pi = average(BOX, V, *circles, operator).Pi
+def test_dot_test_against_means_of_evaluated_functions(operator, box, degree):
+    circles, V = wall(), lagrange(degree, box.mesh)
+    Pi = average(box, V, *circles, operator).Pi
     rng = np.random.default_rng(7)
     u, w = rng.normal(size=Pi.shape[1]), rng.normal(size=Pi.shape[0])
     stencil = operator.stencil(*circles, BOX.spacing)

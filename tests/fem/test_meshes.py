@@ -25,14 +25,16 @@ def P1(mesh: dolfinx.mesh.Mesh) -> dolfinx.fem.FunctionSpace:
     num_cells=st.tuples(*3 * [st.integers(1, 6)]),
     lower=st.tuples(*3 * [st.floats(-2.0, 2.0)]),
     size=st.tuples(*3 * [st.floats(0.05, 3.0)]),
+    cell_type=st.sampled_from(["tetrahedron", "hexahedron"]),
 )
-def test_dofs_come_to_their_place_on_the_grid(num_cells, lower, size):
-    box = create_box(num_cells, lower, np.add(lower, size))
+def test_dofs_come_to_their_place_on_the_grid(num_cells, lower, size, cell_type):
+    box = create_box(num_cells, lower, np.add(lower, size), cell_type=cell_type)
     V = P1(box.mesh)
     grid = box.grid(V)
     axes = [a + np.arange(n + 1) * s / n for a, n, s in zip(lower, num_cells, size, strict=True)]
     x = V.tabulate_dof_coordinates().T
     assert grid.shape == tuple(n + 1 for n in num_cells)
+    assert grid.cell_type == box.mesh.topology.cell_name() == cell_type
     np.testing.assert_allclose(
         grid.to_grid(x), np.meshgrid(*axes, indexing="ij"), rtol=0, atol=1e-13
     )
@@ -59,7 +61,8 @@ def test_grid_needs_no_mesh():
     lambda box: dolfinx.fem.functionspace(box.mesh, ("Lagrange", 1, (3,))),
     lambda box: dolfinx.fem.functionspace(box.mesh, ("DG", 0)),  # 12 cells on 12 nodes
     lambda _: P1(create_box((1, 1, 2), upper=(1, 2, 1)).mesh),
-], ids=["P2", "vector", "DG0", "another box"])  # fmt: skip
+    lambda _: create_box((1, 1, 2), cell_type="hexahedron").P1,
+], ids=["P2", "vector", "DG0", "another box", "hexahedra"])  # fmt: skip
 def test_grid_of_any_other_space_is_an_error(make_space):
     box = create_box((1, 1, 2))
     with pytest.raises(ValueError, match=r"wanted a scalar P1 space on this box's mesh"):
@@ -92,6 +95,7 @@ def test_one_number_of_cells_holds_for_each_axis():
     ({"num_cells": 2, "upper": (1, 1, np.inf)}, "wanted three finite numbers each"),
     ({"num_cells": 2, "upper": (1, 0, 1)}, "wanted upper > lower along each axis"),
     ({"num_cells": 2, "lower": (2, 0, 0)}, "wanted upper > lower along each axis"),
+    ({"num_cells": 2, "cell_type": "prism"}, r"got cell_type='prism'; wanted one of \('tetra"),
 ], ids=str)  # fmt: skip
 def test_impossible_boxes_are_errors(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -1,5 +1,7 @@
 """Fast diagonalisation: exact where it says so, close elsewhere, coefficients read off."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,10 @@ import mixeddim as md
 from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
 
 
-def problem(shape=(5, 4, 6), upper=(1.0, 1.2, 0.9), bcs_3d=(), **coefficients):
-    box = md.create_box(shape, upper=upper)
+def problem(
+    shape=(5, 4, 6), upper=(1.0, 1.2, 0.9), bcs_3d=(), cell_type="tetrahedron", **coefficients
+):
+    box = md.create_box(shape, upper=upper, cell_type=cell_type)
     network = md.create_network(md.random_vascular_graph(8, 0.05, seed=0), 0.2)
     return md.reduce(
         md.assemble(
@@ -78,6 +82,34 @@ def test_inverse_of_the_sum_of_tensor_products(k, faces):
     np.testing.assert_allclose(M[fixed][:, fixed], np.diag(1 / K.diagonal()[fixed]))
 
 
+@pytest.mark.parametrize(
+    ("shape", "faces"),
+    [*product([(5, 4, 6), (2, 3, 4)], DIRICHLET.values()), ((5, 4, 6), ["boundary"])],
+    ids=str,
+)
+@pytest.mark.parametrize("k", [(2.0, 2.0, 2.0), (1.0, 30.0, 0.1)], ids=["isotropic", "anisotropic"])
+def test_exact_inverse_on_hexahedra(k, shape, faces):
+    """Of diffusion and reaction, to rounding, with conditions on any sides."""
+    system = problem(
+        shape,
+        bcs_3d=[md.Dirichlet(face, 1.0) for face in faces],
+        cell_type="hexahedron",
+        k_3d=np.diag(k),
+        sigma_3d=3.0,
+        permeability=0.0,
+    )
+    M = dense(system, FastDiagonalisation())
+    A = (system.K + system.M).toarray()
+    np.testing.assert_allclose(M @ A, np.eye(len(A)), rtol=0, atol=1e-12)
+    assert learning.solve(system, FastDiagonalisation(), rtol=1e-10).iterations <= 2
+
+
+def test_exact_inverse_on_hexahedra_with_the_coupling_corrected():
+    system = problem(cell_type="hexahedron", k_3d=0.1, sigma_3d=1.0, permeability=1e3)
+    M = dense(system, FastDiagonalisation(corrects_coupling=True))
+    np.testing.assert_allclose(M @ (system.S @ np.eye(len(M))), np.eye(len(M)), rtol=0, atol=1e-8)
+
+
 def test_stiffness_of_the_mesh_is_the_stencil_but_along_the_edges_of_the_box():
     system = problem(sigma_3d=0.0)
     grid = system.grid
@@ -125,11 +157,16 @@ def test_woodbury_equals_the_inverse_of_the_corrected_matrix():
 
 
 @pytest.mark.parametrize("bcs", [[], [md.Robin("z_min", 50.0, 1.0)]], ids=["Neumann", "Robin"])
+@pytest.mark.parametrize("cell_type", ["tetrahedron", "hexahedron"])
 @pytest.mark.parametrize("contrast", [1e2, 1e4])
-def test_smooth_variation_costs_few_iterations(contrast, bcs):
+def test_smooth_variation_costs_few_iterations(contrast, cell_type, bcs):
     exponent = float(np.log(contrast))
     system = problem(
-        (8, 8, 8), bcs_3d=bcs, sigma_3d=1.0, k_3d=lambda x: ufl.exp(exponent * ufl.cos(x[0] * x[1]))
+        (8, 8, 8),
+        bcs_3d=bcs,
+        cell_type=cell_type,
+        sigma_3d=1.0,
+        k_3d=lambda x: ufl.exp(exponent * ufl.cos(x[0] * x[1])),
     )
     jacobi = learning.solve(system, learning.Jacobi())
     result = learning.solve(system, FastDiagonalisation())
@@ -137,13 +174,14 @@ def test_smooth_variation_costs_few_iterations(contrast, bcs):
     assert result.iterations < jacobi.iterations / 2
 
 
+@pytest.mark.parametrize("cell_type", ["tetrahedron", "hexahedron"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 3), (2, 5, 4)])
 @pytest.mark.parametrize("bcs", [
     [md.Robin("x_min", 1e4, 1.0), md.Robin("y_max", 1e4, 1.0)],
     [md.Dirichlet("x_min", 1.0), md.Robin("y_min", 1e4, 1.0)],
 ], ids=["Robin", "both"])  # fmt: skip
-def test_boundary_conditions_do_not_hide_the_coefficients_of_small_grids(shape, bcs):
-    system = problem(shape, bcs_3d=bcs, k_3d=0.1, sigma_3d=1.0)
+def test_boundary_conditions_do_not_hide_the_coefficients_of_small_grids(shape, cell_type, bcs):
+    system = problem(shape, bcs_3d=bcs, cell_type=cell_type, k_3d=0.1, sigma_3d=1.0)
     result = learning.solve(system, FastDiagonalisation(), rtol=1e-8)
     assert result.converged
     assert result.iterations <= 40
@@ -179,6 +217,12 @@ def test_a_mesh_without_a_grid_is_an_error():
     system = md.reduce(md.assemble(box.mesh, network, md.Coefficients()))
     with pytest.raises(ValueError, match=r"got a system on a mesh without a grid.*RugeStuben"):
         learning.solve(system, FastDiagonalisation())
+
+
+def test_boxes_of_different_cells_do_not_batch():
+    systems = [problem(), problem(cell_type="hexahedron")]
+    with pytest.raises(ValueError, match=r"boxes of hexahedron and tetrahedron cells; wanted one"):
+        FastDiagonalisation().setup(systems, learning.batch_systems(systems))
 
 
 def test_boxes_of_different_kinds_do_not_batch():

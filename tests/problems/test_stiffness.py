@@ -1,5 +1,7 @@
 """Stiffness from cell values equals what DOLFINx assembles; tensors and fields are as promised."""
 
+from dataclasses import replace
+
 import dolfinx
 import numpy as np
 import pytest
@@ -69,6 +71,12 @@ def test_energies_of_linear_functions_are_exact(tensor):
     x = np.stack(np.unravel_index(grid.node_of_dof, grid.shape), axis=1) * grid.cell_size
     np.testing.assert_allclose(x.T @ (K @ x), k.sum() * tensor, rtol=1e-12, atol=1e-10)
     np.testing.assert_allclose(K.sum(axis=1), 0.0, atol=1e-12 * K.max())
+
+
+def test_a_box_of_hexahedra_is_an_error():
+    grid = replace(grid_of((2, 2, 2)), cell_type="hexahedron")
+    with pytest.raises(ValueError, match=r"got a box of hexahedron cells; wanted tetrahedra"):
+        stiffness(grid, np.ones((1, 1, 1)), np.eye(3))
 
 
 def test_scaling_a_cell_scales_its_matrix():

@@ -8,15 +8,17 @@ import pytest
 import pyvista as pv
 
 import mixeddim as md
+from mixeddim.fem.location import locate
 
 
-@pytest.fixture(scope="module", params=["box", "mesh"])
+@pytest.fixture(scope="module", params=["box", "mesh", "hexahedra"])
 def solution(request):
-    """Fields that are known at every point, on a box and on a mesh that is not known to be one."""
-    box = md.create_box((3, 4, 5), upper=(1.0, 1.0, 2.0))
+    """Fields that are known at every point, on boxes and on a mesh that is not known to be one."""
+    cell_type = "hexahedron" if request.param == "hexahedra" else "tetrahedron"
+    box = md.create_box((3, 4, 5), upper=(1.0, 1.0, 2.0), cell_type=cell_type)
     graph = md.random_vascular_graph(8, radius=0.05, seed=1, method="murray_tree", upper=(1, 1, 2))
     network = md.create_network(graph, max_segment_length=0.2)
-    tissue = box if request.param == "box" else box.mesh
+    tissue = box.mesh if request.param == "mesh" else box
     solution = md.solve(md.assemble(tissue, network, md.Coefficients(sigma_3d=1.0)))
     return replace(solution, u_3d=_interpolate(solution.u_3d), u_1d=_interpolate(solution.u_1d))
 
@@ -38,6 +40,16 @@ def test_tissue_dataset_has_the_values_of_u_3d_at_its_points(solution):
     assert tissue.n_points == 4 * 5 * 6
     assert tissue.bounds == pytest.approx((0, 1, 0, 1, 0, 2))
     np.testing.assert_allclose(tissue.point_data["u_3d"], _field(tissue.points.T), atol=1e-13)
+
+
+def test_samples_between_the_nodes_are_those_of_trilinear_functions(fork):
+    """VTK interpolates an image as hexahedra do."""
+    box = md.create_box((3, 4, 5), upper=(1.0, 1.0, 2.0), cell_type="hexahedron")
+    solution = md.solve(md.assemble(box, md.create_network(fork, 0.2), md.Coefficients()))
+    points = np.random.default_rng(0).uniform(box.lower, box.upper, (20, 3))
+    samples = pv.PolyData(points).sample(md.tissue_dataset(solution)).point_data["u_3d"]
+    values = solution.u_3d.eval(points, locate(box, points).cells).ravel()
+    np.testing.assert_allclose(samples, values, rtol=1e-9)
 
 
 def test_network_dataset_has_the_values_of_u_1d_at_its_points(solution):

@@ -171,9 +171,10 @@ def test_statistics_of_a_linear_field_are_exact(linear, part):
     assert found.quantiles[part] == pytest.approx(2.7 * part, rel=1e-9, abs=1e-9)
 
 
-def test_oblique_linear_field_splits_the_cube_as_a_plane_does():
+@pytest.mark.parametrize("cell_type", ["tetrahedron", "hexahedron"])
+def test_oblique_linear_field_splits_the_cube_as_a_plane_does(cell_type):
     """x + y + z < c on the unit cube: c^3 / 6 up to 1, and one half at 3/2."""
-    box = md.create_box((2, 3, 4))
+    box = md.create_box((2, 3, 4), cell_type=cell_type)
     network = md.create_network(md.random_vascular_graph(4, 0.05, 0), 0.5)
     system = md.assemble(box, network, md.Coefficients(sigma_3d=1.0))
     oblique = _with_field(system, system.side_3d.V.tabulate_dof_coordinates().sum(axis=1))
@@ -182,6 +183,19 @@ def test_oblique_linear_field_splits_the_cube_as_a_plane_does():
         assert found.hypoxic_fraction == pytest.approx(part, rel=1e-12)
     assert found.quantiles[0.5] == pytest.approx(1.5, rel=1e-9)
     assert list(found.quantiles) == [0.05, 0.25, 0.5, 0.75, 0.95]
+
+
+def test_mean_of_a_trilinear_field_is_exact():
+    """x y z on the unit cube has the mean 1/8, and is below c in c (1 - ln c + ln² c / 2) of it."""
+    box = md.create_box(12, cell_type="hexahedron")
+    network = md.create_network(md.random_vascular_graph(4, 0.05, 0), 0.5)
+    system = md.assemble(box, network, md.Coefficients(sigma_3d=1.0))
+    values = system.side_3d.V.tabulate_dof_coordinates().prod(axis=1)
+    found = md.tissue_statistics(_with_field(system, values), hypoxic_below=0.1)
+    assert found.volume == pytest.approx(1.0, rel=1e-12)
+    assert found.mean == pytest.approx(0.125, rel=1e-12)
+    part = 0.1 * (1 - np.log(0.1) + np.log(0.1) ** 2 / 2)
+    assert found.hypoxic_fraction == pytest.approx(part, abs=5e-3)
 
 
 def test_printed_table_keeps_names_and_numbers_apart(linear):

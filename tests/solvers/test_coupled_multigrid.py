@@ -23,17 +23,24 @@ def several_levels(monkeypatch):
     monkeypatch.setitem(coupled_multigrid._COARSENING, "pc_gamg_coarse_eq_limit", "30")
 
 
-def assembled(num_cells=(6, 5, 4), upper=(1.0, 1.0, 1.0), **coefficients):
-    box = md.create_box(num_cells, upper=upper)
+def assembled(num_cells=(6, 5, 4), upper=(1.0, 1.0, 1.0), cell_type="tetrahedron", **coefficients):
+    box = md.create_box(num_cells, upper=upper, cell_type=cell_type)
     graph = md.random_vascular_graph(8, 0.05 * min(upper), 0, upper=upper)
     network = md.create_network(graph, box.spacing)
     return md.assemble(box, network, md.Coefficients(**{"sigma_3d": 1.0, **coefficients}))
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_symmetric_positive_definite_and_convergent(case):
+@pytest.mark.parametrize(
+    ("cell_type", "case"),
+    [
+        *(("tetrahedron", case) for case in CASES),
+        ("hexahedron", "plain"),
+        ("hexahedron", "reaction"),
+    ],
+)
+def test_symmetric_positive_definite_and_convergent(cell_type, case):
     """The eigenvalues of M S lie in (0, 1]: each smoother converges by itself."""
-    system = assembled(**case)
+    system = assembled(cell_type=cell_type, **CASES[case])
     M, one = CoupledMultigrid(system), np.eye(len(system.b_3))
     assert "2 levels" in repr(M) or "3 levels" in repr(M)
     dense = np.column_stack([M(e) for e in one])
@@ -46,10 +53,24 @@ def test_symmetric_positive_definite_and_convergent(case):
     assert eigenvalues.max() < 1 + 1e-6
 
 
+@pytest.mark.parametrize("cell_type", ["tetrahedron", "hexahedron"])
 @pytest.mark.parametrize("upper", [(1.0, 0.1, 0.1), (0.1, 1.0, 1.0), (1.0, 0.3, 0.1)])
-def test_long_boxes(upper):
-    system = assembled((8, 8, 8), upper, permeability=1e3, k_1d=1e-3, sigma_3d=100.0)
+def test_long_boxes(upper, cell_type):
+    system = assembled((8, 8, 8), upper, cell_type, permeability=1e3, k_1d=1e-3, sigma_3d=100.0)
     assert md.solve(system, "krylov").iterations <= 50
+
+
+def test_hexahedra_are_coarsened_by_seven_points():
+    """Of constant coefficients: 1D stiffness times lumped mass, as the energy of x shows."""
+    system = assembled((4, 3, 5), (1.0, 2.0, 0.5), "hexahedron", k_3d=np.diag([1.0, 2.0, 3.0]))
+    A = coupled_multigrid._to_coarsen(system, (system.K + system.M).tocsr())
+    assert np.diff(A.indptr).max() == 7
+    assert abs(A - A.T).max() < 1e-14
+    np.testing.assert_allclose(A.sum(axis=1), (system.K + system.M).sum(axis=1), atol=1e-12)
+    along_axes = coupled_multigrid._along_axes(system.K, system.grid)
+    x = system.side_3d.V.tabulate_dof_coordinates()
+    energies = (along_axes.sum(axis=1) @ x**2) - np.einsum("ia,ia->a", x, along_axes @ x)
+    np.testing.assert_allclose(energies, -np.array([1.0, 2.0, 3.0]), rtol=1e-12)
 
 
 def test_other_meshes(fork):

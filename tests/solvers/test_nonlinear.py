@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import mixeddim as md
 from mixeddim.verification import study_convergence
+from mixeddim.verification.convergence import compute_errors
 from mixeddim.verification.manufactured import saturating_uptake
 
 
@@ -33,6 +34,19 @@ def test_smooth_solution_converges_at_full_rates() -> None:
     assert study.rate("H1_3d") == pytest.approx(1.0, abs=0.1)
     assert study.rate("L2_1d") == pytest.approx(2.0, abs=0.1)
     assert study.rate("L2_flux") > 1.9
+
+
+def test_smooth_solution_converges_on_hexahedra() -> None:
+    exact = replace(saturating_uptake(), cell_type="hexahedron")
+    coarse, fine = (
+        compute_errors(
+            md.solve_nonlinear(exact.assemble(n), exact.uptake, method="reduced", rtol=1e-11), exact
+        )
+        for n in (8, 16)
+    )
+    assert np.log2(coarse.L2_3d / fine.L2_3d) == pytest.approx(2.0, abs=0.1)
+    assert np.log2(coarse.H1_3d / fine.H1_3d) == pytest.approx(1.0, abs=0.1)
+    assert np.log2(coarse.L2_1d / fine.L2_1d) == pytest.approx(2.0, abs=0.1)
 
 
 def test_gradient_of_the_exact_field_is_its_gradient() -> None:

@@ -38,9 +38,10 @@ def integral(integrand, measure=ufl.dx):
 # --- Methods ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("cell_type", ["tetrahedron", "hexahedron"])
 @pytest.mark.parametrize("k_3d", [1.0, 1e-2, 1e-4])
-def test_methods_agree(graph, k_3d):
-    box = create_box(5)
+def test_methods_agree(graph, k_3d, cell_type):
+    box = create_box(5, cell_type=cell_type)
     coefficients = Coefficients(k_3d=k_3d, sigma_3d=0.1, permeability=2.0, f_3d=-0.5)
     system = assemble(box, create_network(graph, box.spacing), coefficients)
     direct, *others = (solve(system, method, rtol=1e-12) for method in METHODS)

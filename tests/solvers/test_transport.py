@@ -1,5 +1,7 @@
 """Transport: rates in space and time, mixing at junctions, bounds, conservation, refusals."""
 
+from dataclasses import replace
+
 import dolfinx
 import networkx as nx
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mixeddim as md
+from mixeddim.fem.grid import CellType
 from mixeddim.networks.graphs import edge_lengths, edge_radii
 from mixeddim.solvers.advection import discretise_advection
 from mixeddim.verification import study_transport
@@ -50,12 +53,18 @@ def assemble(graph: nx.Graph, h: float, coefficients=TIGHT, num_cells: int = 2):
 # --- Rates ------------------------------------------------------------------------------------
 
 
-def test_diffusion_and_exchange_are_second_order_in_h() -> None:
+@pytest.mark.parametrize("cell_type", ["tetrahedron", "hexahedron"])
+def test_diffusion_and_exchange_are_second_order_in_h(cell_type: CellType) -> None:
+    mode = decaying_mode()
+    exact = replace(mode, at=lambda time: replace(mode.at(time), cell_type=cell_type))
     # Time steps as h^2, so that implicit Euler's error falls as fast.
-    study = study_transport(decaying_mode(), (8, 12, 16), (4, 9, 16), end=0.05)
+    study = study_transport(exact, (8, 12, 16), (4, 9, 16), end=0.05)
     assert study.rate("L2_3d") == pytest.approx(2.0, abs=0.1)
     assert study.rate("H1_3d") == pytest.approx(1.0, abs=0.1)
-    assert study.rate("L2_1d") == pytest.approx(2.0, abs=0.1)
+    if cell_type == "tetrahedron":
+        assert study.rate("L2_1d") == pytest.approx(2.0, abs=0.1)
+    else:  # where parts of the error cancel
+        assert study.rate("L2_1d") > 1.9
     assert study.rate("L2_flux") > 1.9
 
 
