@@ -17,10 +17,13 @@ from mixeddim import (
     CoupledSystem,
     Dirichlet,
     Neumann,
+    ReducedSystem,
     Robin,
     assemble,
     create_box,
     create_network,
+    random_vascular_graph,
+    reduce,
 )
 
 
@@ -122,3 +125,31 @@ def system(fork: nx.Graph) -> CoupledSystem:
         ],
         bcs_1d=[Dirichlet("inlets", 1.5), Robin("ends", 0.8, 0.2)],
     )
+
+
+@pytest.fixture(scope="session")
+def reduced() -> Callable[..., ReducedSystem]:
+    """Return a function that reduces a problem with a random network, for the multigrids."""
+
+    def make(
+        num_cells: int | tuple[int, int, int],
+        *,
+        seed: int = 0,
+        num_nodes: int = 12,
+        upper: Sequence[float] = (1.0, 1.0, 1.0),
+        faces: Sequence[str] = (),
+        contrast: float | None = None,
+        **coefficients: object,
+    ) -> ReducedSystem:
+        """Hold u_3d on some faces; k_3d is smooth with a contrast, where one is given."""
+        if contrast is not None:
+            coefficients["k_3d"] = lambda x: (
+                contrast ** (0.5 * ufl.sin(7 * x[0]) * ufl.sin(5 * x[1] + 1))
+            )
+        network = create_network(random_vascular_graph(num_nodes, 0.05, seed), 0.1)
+        bcs = [Dirichlet(face, 0.3) for face in faces]
+        box = create_box(num_cells, upper=upper)
+        parameters = Coefficients(**{"sigma_3d": 1.0, **coefficients})
+        return reduce(assemble(box, network, parameters, bcs_3d=bcs))
+
+    return make

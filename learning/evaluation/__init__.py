@@ -1,5 +1,5 @@
 """Iterations, residuals and sines of preconditioners on unseen problems.
 
-Imports the rooms before it: `problems`, `krylov`, `preconditioners`, `training`. Read `measures`,
-then `results`, the file that keeps them.
+Imports `problems`, `krylov`, `preconditioners` and `training`. Read `measures`, then `results`,
+which has the results and their file.
 """

@@ -1,7 +1,7 @@
 """Measure preconditioners on unseen problems: iterations, sines, and both by epoch of training.
 
-Each problem gets one right-hand side per family from generators of its own, seeded by the problem
-and the family: the same for every preconditioner, and whichever others are solved beside it.
+Each problem has one right-hand side per family. Its generator is seeded by the problem and the
+family, so it is the same for every preconditioner, in batches of any size.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from learning.training.weights import load_weights
 
 __all__ = ["evaluate", "evaluate_epochs", "sine_profile"]
 
-# Residuals below, in units of the first one, are rounding, and so are the sines that follow.
+# Relative residuals below this are rounding error, and so are the sines that follow.
 ROUNDING = 1e-12
 
-# Keeps the seeds apart from those of training, whatever its seed.
+# Keeps the seeds apart from those of training.
 RIGHT_HAND_SIDES = 3
 
 
@@ -55,18 +55,19 @@ def evaluate(
     device: torch.device | str = "cpu",
     progress: bool | None = None,
 ) -> Evaluation:
-    """Solve problems by unrestarted FGMRES with each preconditioner, vectors in float64.
+    """Solve problems by FGMRES without restarts in float64, with each preconditioner.
 
     Args:
-        preconditioners: Name -> preconditioner, living on `device`.
+        preconditioners: Preconditioners on `device`, by name.
         problems: A data set, or any problems on one grid.
-        num_problems: How many, from the first; all by default, or if there are fewer.
-        families: Families of right-hand sides, of `learning.problems.data.FAMILIES`.
+        num_problems: Number of problems to solve, from the first; by default all of them. A larger
+            number than there are means all.
+        families: Families of right-hand sides, from `learning.problems.data.FAMILIES`.
         rtol: Wanted norm of the true residual, in units of the right-hand side's norm.
-        max_iterations: Where to give up.
-        seed: Of the right-hand sides.
-        batch_size: Problems solved together: it bounds the memory, of two vectors an iteration
-            each, and changes results by no more than rounding.
+        max_iterations: Largest number of iterations.
+        seed: Seed of the right-hand sides.
+        batch_size: Number of problems solved together. Each needs memory for two vectors per
+            iteration; results change by rounding only.
         device: Where to solve.
         progress: Whether to show a bar; by default where stderr is a terminal.
 
@@ -135,25 +136,25 @@ def sine_profile(
     device: torch.device | str = "cpu",
     progress: bool | None = None,
 ) -> SineProfile:
-    """Record the sines of FGMRES over a fixed number of steps, whatever the residual.
+    """Record the sines of FGMRES over a fixed number of steps.
 
-    A solve to a tolerance would stop strong preconditioners inside the window over which sines
-    are averaged and lines are fitted: here nothing stops before rounding does.
+    With a strong preconditioner, a solve to a tolerance would end inside the window over which
+    sines are averaged and lines are fitted. Here a system stops only at rounding error.
 
     Args:
-        preconditioner: Lives on `device`.
+        preconditioner: A preconditioner on `device`.
         problems: As in `evaluate`, which uses the same right-hand sides.
         num_problems: As in `evaluate`.
         family: Family of right-hand sides.
-        window: Steps m over which means and fits are taken.
-        num_steps: Steps to record; three windows by default.
+        window: Number of steps m over which means and fits are taken.
+        num_steps: Number of steps to record; three windows by default.
         seed: As in `evaluate`.
         batch_size: As in `evaluate`.
         device: As in `evaluate`.
         progress: As in `evaluate`.
 
     Raises:
-        ValueError: If there is no problem, no such family, or fewer steps than the window has.
+        ValueError: If there is no problem, no such family, or `num_steps` is less than `window`.
     """
     num_steps = 3 * window if num_steps is None else num_steps
     if not 1 <= window <= num_steps:
@@ -202,22 +203,22 @@ def evaluate_epochs(
     Args:
         run_folder: Folder of the run, with `epochs/0000.safetensors` and so on.
         problems: As in `evaluate`.
-        epochs: Which ones; all that are there by default.
-        num_problems: As in `evaluate`; few are enough to see a trend.
+        epochs: The epochs to measure; by default all whose weights are in the folder.
+        num_problems: As in `evaluate`; a few problems show the trend.
         family: Family of right-hand sides.
-        window: Steps m over which means and fits are taken.
-        rtol: As in `evaluate`, as are the arguments that follow.
-        max_iterations: Where to give up.
-        seed: Of the right-hand sides.
-        batch_size: Problems solved together.
-        device: Where to solve.
+        window: Number of steps m over which means and fits are taken.
+        rtol: As in `evaluate`.
+        max_iterations: As in `evaluate`.
+        seed: As in `evaluate`.
+        batch_size: As in `evaluate`.
+        device: As in `evaluate`.
         progress: As in `evaluate`.
 
     Returns:
-        One entry an epoch, in order.
+        One entry per epoch, in order.
 
     Raises:
-        ValueError: If the folder has no weights by epoch, or lacks one of those asked for.
+        ValueError: If the folder has no weights by epoch, or lacks the weights of a wanted epoch.
     """
     folder = Path(run_folder) / "epochs"
     files = {int(file.stem): file for file in folder.glob("[0-9]*.safetensors")}
@@ -292,12 +293,12 @@ def _timed[**P, T](
     return result, time.perf_counter() - began
 
 
-# --- What a batch yields ----------------------------------------------------------------------
+# --- Results of a batch -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class _Solves:
-    """What is kept of a batch's solves: iterations, statuses, relative residuals and time."""
+    """The solves of a batch: iterations, statuses, relative residuals and time."""
 
     iterations: NDArray[np.int64]
     statuses: list[str]
@@ -331,7 +332,7 @@ def _measurement(batches: Sequence[_Solves]) -> Measurement:
 
 
 def _meaningful_sines(result: KrylovResult, num_steps: int) -> NDArray[np.float64]:
-    """Return the sines, shape (batch, num_steps), NaN from where a system has nothing to do."""
+    """Return the sines, shape (batch, num_steps), NaN after a system has stopped."""
     sines = result.sines.cpu().numpy().T
     before = np.cumprod(np.hstack([np.ones((len(sines), 1)), sines[:, :-1]]), axis=1)
     steps = np.arange(1, sines.shape[1] + 1)

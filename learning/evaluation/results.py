@@ -1,4 +1,4 @@
-"""What an evaluation measured, what follows from it, and the JSON file that keeps it."""
+"""Results of an evaluation, quantities derived from them, and the JSON file that keeps them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LineFit:
 
 
 def fit_line(x: NDArray[Any], y: NDArray[np.float64]) -> LineFit:
-    """Fit a line by least squares to the points whose y is a number; NaN with fewer than two."""
+    """Fit a line by least squares to the points with finite y; NaN with fewer than two."""
     known = np.isfinite(y)
     if known.sum() < 2:
         return LineFit(np.nan, np.nan)
@@ -50,13 +50,13 @@ def fit_line(x: NDArray[Any], y: NDArray[np.float64]) -> LineFit:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """Which problems were solved.
+    """The problems that were solved.
 
     Attributes:
-        num_problems: How many.
-        content_hash: Hash of their data set, or None if they came from none.
-        seed: Seed of their draws, or None.
-        distribution: Fields of the distribution that they were drawn from, or None.
+        num_problems: Number of problems.
+        content_hash: Hash of their data set, or None if they are from no data set.
+        seed: Seed of their generation, or None.
+        distribution: Fields of the distribution they were drawn from, or None.
     """
 
     num_problems: int
@@ -72,10 +72,10 @@ class Measurement:
     Attributes:
         iterations: FGMRES steps to the tolerance, shape (num_problems,); a solve that failed
             counts as the largest number allowed.
-        failures: Indices of the problems that did not converge, and the name of their status.
+        failures: Index of each problem that did not converge -> name of its status.
         mean_log10_residuals: Mean over the problems of log10(|r_k| / |r_0|), from k = 0 to the
             slowest solve; a system that has stopped keeps its last residual.
-        seconds: Wall time of set-up and solve per system, for information.
+        seconds: Wall time of set-up and solve per system; not a benchmark.
     """
 
     iterations: NDArray[np.int64]
@@ -111,8 +111,8 @@ class Evaluation:
     Attributes:
         data: The problems.
         rtol: Tolerance on the true residual, in units of the right-hand side's norm.
-        max_iterations: Where a solve was given up.
-        seed: Of the right-hand sides.
+        max_iterations: Largest number of iterations.
+        seed: Seed of the right-hand sides.
         torch_version: Version of torch.
         device: Where the solves ran.
         measurements: Family of right-hand sides -> name of the preconditioner -> measurement.
@@ -129,15 +129,15 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class SineProfile:
-    """Sines of FGMRES with one preconditioner, over a number of steps that all systems take.
+    """Sines of FGMRES with one preconditioner over a fixed number of steps.
 
     Attributes:
         data: The problems.
         family: Family of right-hand sides.
-        seed: Of the right-hand sides.
-        window: Steps m over which means and fits are taken.
-        sines: Shape (num_problems, num_steps); NaN from where a system has stopped, or has no
-            residual left but rounding.
+        seed: Seed of the right-hand sides.
+        window: Number of steps m over which means and fits are taken.
+        sines: Shape (num_problems, num_steps); NaN after a system has stopped, or once its residual
+            is rounding error.
     """
 
     data: DataSummary
@@ -153,24 +153,24 @@ class SineProfile:
 
     @property
     def mean_sines(self) -> NDArray[np.float64]:
-        """Mean over the systems that still run, shape (num_steps,); NaN where none does."""
+        """Mean over the systems that still run, shape (num_steps,); NaN where none runs."""
         return _mean_of_known(self.sines)
 
     @property
     def mean_log_residuals(self) -> NDArray[np.float64]:
         """Mean of log(|r_k| / |r_0|), natural, from k = 0, shape (num_steps + 1,).
 
-        The sum of the mean log sines. While all systems run it is the plain mean; later it goes
-        on with those that still run, without a jump where one leaves.
+        It is the sum of the mean log sines. While all systems run, this equals the plain mean;
+        later it continues with those that still run, without a jump where one stops.
         """
         with np.errstate(divide="ignore"):
             logarithms = np.log(self.sines)
-        logarithms[np.isneginf(logarithms)] = np.nan  # an exact solution: its last step
+        logarithms[np.isneginf(logarithms)] = np.nan  # the last step before an exact solution
         return np.concatenate([[0.0], np.cumsum(_mean_of_known(logarithms))])
 
     @property
     def mean_sine(self) -> float:
-        """Mean sine over the window, of systems that still run."""
+        """Mean sine over the window and the systems that still run."""
         return float(_mean_of_known(self.sines[:, : self.window].reshape(-1, 1))[0])
 
     @property
@@ -192,10 +192,10 @@ class SineProfile:
 
 @dataclass(frozen=True, eq=False)
 class EpochResult:
-    """What the weights after one epoch of training do.
+    """Results with the weights after one epoch of training.
 
     Attributes:
-        epoch: Number of epochs; 0 is the start of the stage.
+        epoch: Number of finished epochs; 0 is the start of the stage.
         profile: Sines over the window.
         measurement: Solves to the tolerance.
     """
@@ -207,16 +207,16 @@ class EpochResult:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Everything that one command evaluated.
+    """All results of one command.
 
     Attributes:
         command: The command line.
         weights: Name of the preconditioner -> SHA-256 of its weights, where it has any.
-        evaluations: Name of the data set -> iteration counts; the first one is the data set that
-            the training was for, the others lie outside its distribution.
+        evaluations: Name of the data set -> iteration counts. The first data set has the
+            distribution of the training, the others lie outside of it.
         profiles: Family of right-hand sides -> name of the preconditioner -> sines.
-        epochs: The dynamic stage by epoch.
-        run: SHA-256 of the last weights of the run that `epochs` follows.
+        epochs: Results of the dynamic stage after each epoch.
+        run: SHA-256 of the last weights of the run that `epochs` is about.
     """
 
     command: str
@@ -231,10 +231,10 @@ class Results:
 
 
 def save_results(results: Results, path: Path) -> None:
-    """Write results to a JSON file, numbers to six digits, replacing it in one step.
+    """Write results to a JSON file, with numbers to six digits, replacing it in one step.
 
     Args:
-        results: What to write.
+        results: The results.
         path: The file; an existing one stays whole until the new one is complete.
     """
     content = {"format": _FORMAT, **_plain(results)}
@@ -251,7 +251,7 @@ def load_results(path: Path) -> Results:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a file of results, or one of another version.
+        ValueError: If it is not a file of results, or has another version.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -284,7 +284,7 @@ def load_results(path: Path) -> Results:
 
 
 def _plain(value: Any) -> Any:
-    """Turn results into what JSON knows; NaN becomes null."""
+    """Convert results to types of JSON; NaN becomes null."""
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -323,7 +323,7 @@ def _profile(content: dict[str, Any]) -> SineProfile:
 
 
 def _mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of each column without its NaN; NaN where nothing else is."""
+    """Return the mean of the numbers in each column; NaN where there are none."""
     known = np.isfinite(values)
     count = known.sum(axis=0)
     total = np.where(known, values, 0.0).sum(axis=0)

@@ -1,5 +1,5 @@
 """Batches of systems, and the Krylov methods that solve them.
 
-Imports no room. Read `operators` (the product with S) and `sparse`, `preconditioner` (the
+Imports no other room. Read `operators` (the product with S) and `sparse`, `preconditioner` (the
 protocol), `cycles`, `fgmres` and `conjugate_gradients`.
 """

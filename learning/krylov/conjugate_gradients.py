@@ -1,9 +1,9 @@
 """Conjugate gradients for batches of symmetric positive definite systems, plain and flexible.
 
-As with FGMRES one cycle serves both uses: to solve, and to train on how the error falls.
+The same cycle solves systems and, in training, shows how the error falls.
 
-A has to be symmetric positive definite, and for the plain method M too (Hestenes & Stiefel 1952,
-doi:10.6028/jres.049.044), which then keeps a handful of vectors where FGMRES keeps two a step.
+A has to be symmetric positive definite. The plain method needs the same of M (Hestenes & Stiefel
+1952, doi:10.6028/jres.049.044), and stores a fixed number of vectors; FGMRES stores two per step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from learning.krylov.cycles import (
     Cycle,
@@ -19,14 +18,16 @@ from learning.krylov.cycles import (
     LinearMap,
     Status,
     check,
+    first_cycle,
     or_one,
     precondition_in,
+    recomputed,
     solve_by_cycles,
 )
 
 __all__ = ["cg", "energy_reduction", "flexible_cg"]
 
-MOST_STEPS = 1000  # to find the error that is left after the steps of `energy_reduction`
+MOST_STEPS = 1000  # of the second solve in `energy_reduction`, for the remaining error
 
 
 def cg(
@@ -45,7 +46,7 @@ def cg(
         precondition: M, an approximate inverse of A, linear and symmetric positive definite, of
             the same shapes; its result is converted to the dtype of b.
         rtol: Wanted norm of b - A x, in units of the norm of b.
-        max_iterations: Where to give up.
+        max_iterations: Largest number of steps.
 
     Raises:
         ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
@@ -65,8 +66,8 @@ def flexible_cg(
 ) -> KrylovResult:
     """Solve a batch of systems A x = b by flexible conjugate gradients, from zero.
 
-    As `cg`, for an M that changes from step to step, is nonlinear or has the other sign: each new
-    direction is made orthogonal in A to several before it, not to the last alone (Notay 2000,
+    Unlike `cg`, it allows an M that changes between steps, is nonlinear or negative definite. Each
+    new direction is made A-orthogonal to several previous ones, not only to the last (Notay 2000,
     doi:10.1137/S1064827599362314).
 
     Args:
@@ -75,10 +76,10 @@ def flexible_cg(
         precondition: M, an approximate inverse of A, of the same shapes; its result is converted
             to the dtype of b.
         rtol: Wanted norm of b - A x, in units of the norm of b.
-        max_iterations: Where to give up.
-        num_directions: How many directions to keep, with their images under A: the less linear M,
-            the more. With one the U-Net stalls after a few steps; with all that there are it takes
-            about the steps of FGMRES.
+        max_iterations: Largest number of steps.
+        num_directions: How many directions to store, with their images under A. The less linear M
+            is, the more are needed. With one direction the U-Net stalls after a few steps; with
+            all of them it needs about as many steps as FGMRES.
 
     Raises:
         ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
@@ -99,32 +100,30 @@ def energy_reduction(
 ) -> torch.Tensor:
     """Return |e_m|² / |e_0|² in the energy norm, after m steps of `cg` from zero.
 
-    With the residual r of x_m, |e_m|² = r'A^-1 r is the maximum of 2 e'r - e'A e over e, to which
-    an error of e counts squared, and whose derivative in r takes e as constant: a second solve,
-    from r and without gradients, finds it without cancellation. |e_0|² = |e_m|² + b'x_m, as
-    e_m and x_m are orthogonal in A.
+    Let r be the residual of x_m. Then |e_m|² = r'A^-1 r is the maximum of 2 e'r - e'A e over e. An
+    error in e changes this value only to second order, and its derivative in r holds e constant.
+    So a second solve, for r and without gradients, gives e without cancellation. Since e_m and x_m
+    are orthogonal in A, |e_0|² = |e_m|² + b'x_m.
 
     Args:
         apply: A, symmetric positive definite, from (batch, n) to (batch, n), differentiable.
         b: Right-hand sides, shape (batch, n).
         precondition: M, linear and symmetric positive definite, of the same shapes,
             differentiable in whatever it depends on.
-        num_steps: Number of steps m; a system stops where its residual is down to rounding.
+        num_steps: Number of steps m; a system stops early when its residual is rounding error.
         checkpoint: Whether to compute each M r again in the backward pass, to save memory.
 
     Returns:
-        Shape (batch,): NaN where A or M is not finite or not positive definite, or M so weak that
-        the error was not found.
+        Shape (batch,). NaN where A or M is not finite or not positive definite, and where the
+        second solve does not converge because M is too weak.
 
     Raises:
         ValueError: If b is not of shape (batch, n) or not finite, or there is no step.
     """
     check(b, rtol=0.0, max_iterations=num_steps, restart=None)
-    b = b / or_one(torch.linalg.vector_norm(b, dim=1))[:, None]  # or squares may overflow
-    everything = torch.ones(len(b), dtype=torch.bool, device=b.device)
-    kept = partial(recomputed, precondition, use_reentrant=False) if checkpoint else precondition
-    never = b.new_full((len(b),), -1.0)
-    cycle = _conjugate_cycle(apply, kept, 1, True, b, num_steps, everything, never)
+    b = b / or_one(torch.linalg.vector_norm(b, dim=1))[:, None]  # so that no square overflows
+    M = recomputed(precondition) if checkpoint else precondition
+    cycle = first_cycle(partial(_conjugate_cycle, apply, M, 1, True), b, num_steps)
     x = cycle.correction
     r = b - apply(x)
     with torch.no_grad():
@@ -147,9 +146,9 @@ def _conjugate_cycle(
 ) -> Cycle:
     """Run up to `num_steps` steps from a residual, for the systems that are active.
 
-    Everything is in units of the first residual norm, so that no square under- or overflows. Its
-    fall by more than the precision of the dtype is fiction: there the cycle ends. A system that
-    stops keeps its residual, and adds zeros to the directions.
+    Everything is in units of the first residual norm, so that no square under- or overflows. The
+    dtype's precision limits how far the residual can truly fall, and there the cycle ends. A
+    system that stops keeps its residual, and adds zeros to the directions.
     """
     size = torch.linalg.vector_norm(residual, dim=1)
     tolerance = (tolerance / or_one(size)).clamp_min(torch.finfo(residual.dtype).eps)
@@ -170,7 +169,7 @@ def _conjugate_cycle(
         p = _conjugate(z, directions, images)
         image = apply(p)
         rz, energy = _dot(r, z), _dot(p, image)
-        # A product with a vector that is not finite is not finite: no need to look into vectors.
+        # Where a vector is not finite, its products are not either: checking these is enough.
         finite = torch.isfinite(rz) & torch.isfinite(energy)
         definite = (energy > 0) & (rz > 0) if is_definite else energy > 0
         not_finite = not_finite | (active & ~finite)
@@ -198,8 +197,8 @@ def _conjugate(
 ) -> torch.Tensor:
     """Make z orthogonal in A to directions p with p'A p = 1, given their images A p.
 
-    For one direction the coefficient is Polak and Ribière's, for a linear symmetric M the same as
-    Fletcher and Reeves' and less sensitive to rounding in M (Golub & Ye 1999,
+    For one direction the coefficient is the one of Polak and Ribière. For a linear symmetric M it
+    equals the one of Fletcher and Reeves, and is less sensitive to rounding in M (Golub & Ye 1999,
     doi:10.1137/S1064827597323415).
     """
     if not directions:

@@ -1,8 +1,8 @@
-"""What the Krylov methods share: the loop from true residual to true residual, and its result.
+"""Shared by FGMRES and CG: the restart loop, the check of the true residual, the result object.
 
-A method is a cycle: a number of steps from a residual to a correction. Recurrences drift from the
-truth, so that each cycle ends with b - A x computed anew; where that is still too large and yet
-falling, the next cycle starts from it.
+A method is a cycle: a number of steps from a residual to a correction. The residual of a
+recurrence drifts from the true one, so the loop computes b - A x after each cycle. Where that is
+still too large but falling, the next cycle starts from it. Training differentiates a single cycle.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 __all__ = [
     "Cycle",
@@ -21,8 +23,10 @@ __all__ = [
     "RunCycle",
     "Status",
     "check",
+    "first_cycle",
     "or_one",
     "precondition_in",
+    "recomputed",
     "solve_by_cycles",
 ]
 
@@ -55,12 +59,12 @@ class KrylovResult:
 
     Attributes:
         x: Solutions, shape (batch, n); the last finite iterate of a system that failed.
-        iterations: Steps that each system took, shape (batch,).
-        residual_norms: Norms after each step by the recurrence, the initial one first, shape
-            (steps + 1, batch); constant once a system has stopped.
-        sines: Ratio of the residual norms after and before each step, shape (steps, batch); 1 once
-            a system has stopped. For FGMRES they are the sines of its Givens rotations, at most 1;
-            the residuals of conjugate gradients may grow.
+        iterations: Number of steps of each system, shape (batch,).
+        residual_norms: Norms by the recurrence, before the first step and after each, shape
+            (steps + 1, batch); constant after a system has stopped.
+        sines: Ratio of the residual norms after and before each step, shape (steps, batch); 1
+            after a system has stopped. In FGMRES they are the sines of the Givens rotations, at
+            most 1; in conjugate gradients the residual may grow.
         true_residual_norms: Norms of b - A x, shape (batch,).
         status: How each system ended.
     """
@@ -75,7 +79,7 @@ class KrylovResult:
 
 @dataclass(frozen=True, eq=False)
 class Cycle:
-    """What a cycle yields: lists have an entry a step, tensors one for each system."""
+    """The result of a cycle: lists have one entry per step, tensors one per system."""
 
     correction: torch.Tensor
     residual_norms: list[torch.Tensor]
@@ -86,7 +90,7 @@ class Cycle:
 
 
 class RunCycle(Protocol):
-    """Steps of one method, at least one and at most `num_steps`, for the active systems."""
+    """Run between one and `num_steps` steps of a method, for the active systems."""
 
     def __call__(
         self,
@@ -96,7 +100,7 @@ class RunCycle(Protocol):
         tolerance: torch.Tensor,
         /,
     ) -> Cycle:
-        """Start from a residual (batch, n); stop systems (batch,) at or below the tolerance."""
+        """Start from a residual (batch, n); stop each system at its tolerance (batch,)."""
         ...
 
 
@@ -116,8 +120,8 @@ def solve_by_cycles(
         apply: A, from (batch, n) to (batch, n).
         b: Right-hand sides, shape (batch, n).
         rtol: Wanted norm of b - A x, in units of the norm of b.
-        max_iterations: Where to give up.
-        restart: Longest cycle; without a limit by default.
+        max_iterations: Largest number of steps.
+        restart: Largest number of steps in a cycle; unlimited by default.
 
     Raises:
         ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
@@ -141,8 +145,8 @@ def solve_by_cycles(
         x = x + cycle.correction
         residual = b - apply(x)
         norms_before, true_norms = true_norms, torch.linalg.vector_norm(residual, dim=1)
-        # A cycle that ended of itself, converged by its recurrence or broken down, has to have
-        # lowered the true residual; where it has not, another one will not either.
+        # A cycle may end early: its recurrence converged, or it broke down. If the true residual
+        # has not fallen by then, another cycle will not lower it either.
         ended = (cycle.iterations < steps) | (cycle.residual_norms[-1] <= tolerance)
         stagnated = stagnated | (
             active & ended & (true_norms > tolerance) & (true_norms > norms_before / 2)
@@ -164,6 +168,23 @@ def solve_by_cycles(
     )
 
 
+def first_cycle(run_cycle: RunCycle, b: torch.Tensor, num_steps: int) -> Cycle:
+    """Run one cycle from zero in which no system converges, for the losses of training.
+
+    Args:
+        run_cycle: The method.
+        b: Right-hand sides, shape (batch, n).
+        num_steps: Number of steps; a cycle that breaks down takes fewer.
+    """
+    active = torch.ones(len(b), dtype=torch.bool, device=b.device)
+    return run_cycle(b, num_steps, active, b.new_full((len(b),), -1.0))
+
+
+def recomputed(precondition: LinearMap) -> LinearMap:
+    """Return the same map, computed again in the backward pass to save memory."""
+    return partial(checkpoint, precondition, use_reentrant=False)
+
+
 def precondition_in(precondition: LinearMap, v: torch.Tensor) -> torch.Tensor:
     """Return M v in the dtype of v.
 
@@ -180,12 +201,12 @@ def precondition_in(precondition: LinearMap, v: torch.Tensor) -> torch.Tensor:
 
 
 def or_one(values: torch.Tensor) -> torch.Tensor:
-    """Replace zeros by ones: what is divided by them is zero itself."""
+    """Replace zeros by ones, to divide by them: the numerators are zero there."""
     return torch.where(values > 0, values, 1.0)
 
 
 def check(b: torch.Tensor, rtol: float, max_iterations: int, restart: int | None) -> None:
-    """Check what a user passes to a method (see `solve_by_cycles`)."""
+    """Check the arguments of a method (see `solve_by_cycles`)."""
     if b.ndim != 2 or not b.is_floating_point():
         raise ValueError(
             f"got b of shape {tuple(b.shape)} and {b.dtype}; wanted (batch, n) in float32 or "

@@ -1,10 +1,10 @@
 """Flexible GMRES for batches of systems, differentiable through all of its steps.
 
-One cycle serves both uses: to solve, with systems that drop out as they converge, and to train,
-where the sines of its Givens rotations are the loss. With V the orthonormal basis, z_j = M(v_j)
-and the Arnoldi relation A Z = V H, each rotation of the QR factors of H has a sine s_k with
-||r_k|| = |s_k| ||r_{k-1}||: the sine of the angle between the residual r_{k-1} and the space A Z_k
-that the step adds to (Saad 1993, doi:10.1137/0914028; Eiermann & Ernst 2001,
+The same cycle solves systems, where each stops once it converges, and trains models, where the
+loss is made of the sines of its Givens rotations. With V the orthonormal basis, z_j = M(v_j) and
+the Arnoldi relation A Z = V H, the QR factorisation of H has one rotation per step. Its sine s_k
+satisfies ||r_k|| = |s_k| ||r_{k-1}||, and is the sine of the angle between the residual r_{k-1} and
+the space A Z_k (Saad 1993, doi:10.1137/0914028; Eiermann & Ernst 2001,
 doi:10.1017/S0962492901000046).
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from learning.krylov.cycles import (
     Cycle,
@@ -21,8 +20,10 @@ from learning.krylov.cycles import (
     LinearMap,
     Status,
     check,
+    first_cycle,
     or_one,
     precondition_in,
+    recomputed,
     solve_by_cycles,
 )
 
@@ -43,11 +44,11 @@ def fgmres(
     Args:
         apply: A, from (batch, n) to (batch, n).
         b: Right-hand sides, shape (batch, n); float64 to reach small tolerances.
-        precondition: M, an approximate inverse of A, nonlinear if need be, of the same shapes;
+        precondition: M, an approximate inverse of A, of the same shapes, which may be nonlinear;
             its result is converted to the dtype of b.
         rtol: Wanted norm of b - A x, in units of the norm of b.
-        max_iterations: Where to give up.
-        restart: Steps after which to restart, to save memory; never by default.
+        max_iterations: Largest number of steps.
+        restart: Number of steps between restarts, to save memory; no restarts by default.
 
     Raises:
         ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
@@ -73,21 +74,18 @@ def krylov_sines(
         b: Right-hand sides, shape (batch, n).
         precondition: M, of the same shapes, differentiable.
         num_steps: Number of steps m.
-        checkpoint: Whether to compute each M v again in the backward pass, instead of keeping what
-            is inside: memory then grows with m by vectors, about m² / 2 of them, and not by
-            activations; one more forward pass a step.
+        checkpoint: Whether to compute each M v again in the backward pass, instead of storing its
+            activations. This costs one more forward pass per step; memory then holds about m² / 2
+            vectors.
 
     Returns:
-        Shape (num_steps, batch). 1 after a system is solved to rounding, NaN throughout where A or
-        M returned NaN or infinity.
+        Shape (num_steps, batch). 1 after a system is solved to rounding; NaN for a system for which
+        A or M returned NaN or infinity.
     """
     check(b, rtol=0.0, max_iterations=num_steps, restart=None)
-    if checkpoint:
-        precondition = partial(recomputed, precondition, use_reentrant=False)
-    everything = torch.ones(len(b), dtype=torch.bool, device=b.device)
-    never = b.new_full((len(b),), -1.0)
-    cycle = _arnoldi_cycle(apply, precondition, b, num_steps, everything, never)
-    after_the_last = [torch.ones_like(never)] * (num_steps - len(cycle.sines))
+    M = recomputed(precondition) if checkpoint else precondition
+    cycle = first_cycle(partial(_arnoldi_cycle, apply, M), b, num_steps)
+    after_the_last = [b.new_ones(len(b))] * (num_steps - len(cycle.sines))
     sines = torch.stack([*cycle.sines, *after_the_last])
     return torch.where(cycle.not_finite, torch.nan, sines)
 
@@ -102,8 +100,8 @@ def _arnoldi_cycle(
 ) -> Cycle:
     """Run up to `num_steps` steps from a residual, for the systems that are active.
 
-    Nothing is written in place, so that autograd sees every step. A system that stops carries
-    zeros from then on: a zero direction with a one on the diagonal of R, which adds nothing.
+    Nothing is written in place, so that autograd sees every step. A system that has stopped gets
+    zero directions, with ones on the diagonal of R, which add nothing.
     """
     norm = torch.linalg.vector_norm(residual, dim=1)
     basis = _Basis(residual / or_one(norm)[:, None])
@@ -155,15 +153,15 @@ def _arnoldi_cycle(
     if columns:
         y = _back_substitute(columns, right_hand_side)
         correction = (y[:, None] @ torch.stack(directions, dim=1))[:, 0]
-    not_definite = torch.zeros_like(active)  # nor need A and M be
+    not_definite = torch.zeros_like(active)  # FGMRES does not need A or M to be
     return Cycle(correction, residual_norms, sines, iterations, not_finite, not_definite)
 
 
 class _Basis:
-    """Orthonormal vectors, shape (batch, k, n); written in place only where autograd does not look.
+    """Orthonormal vectors, shape (batch, k, n), written in place where autograd does not record.
 
-    Stacking a list anew in every step, as autograd wants it, takes longer than all else in a solve
-    with hundreds of steps.
+    Autograd needs a new stack of the list in every step. In a solve with hundreds of steps that
+    would take longer than everything else.
     """
 
     def __init__(self, first: torch.Tensor) -> None:
@@ -185,7 +183,7 @@ class _Basis:
             self._recorded.append(v)
             return
         capacity = self._store.shape[1]
-        if self._count == capacity:  # twice as many: all copies together cost as much as one
+        if self._count == capacity:  # doubling it keeps the cost of all copies that of one or two
             grown = v.new_empty(len(v), 2 * capacity, v.shape[1])
             grown[:, :capacity] = self._store
             self._store = grown
@@ -198,8 +196,8 @@ def _orthogonalise(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Split w into V h and a rest orthogonal to V, by Gram-Schmidt done twice.
 
-    Returns h (batch, k), the rest (batch, n) and its norm (batch,), zero where the rest is no more
-    than rounding: the happy breakdown.
+    Returns h (batch, k), the rest (batch, n) and its norm (batch,). The rest is set to zero where
+    it is rounding error: the happy breakdown.
     """
     size = torch.linalg.vector_norm(w, dim=1)
     h = torch.zeros_like(V[:, :, 0])
@@ -217,7 +215,7 @@ def _orthogonalise(
 def _back_substitute(
     columns: list[list[torch.Tensor]], right_hand_side: list[torch.Tensor]
 ) -> torch.Tensor:
-    """Solve R y = g with R given by its columns; returns y, shape (batch, k)."""
+    """Solve R y = g for y, shape (batch, k), with R given by its columns."""
     zero = torch.zeros_like(right_hand_side[0])
     k = len(columns)
     padded = [torch.stack(column + [zero] * (k - len(column)), dim=1) for column in columns]

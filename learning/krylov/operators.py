@@ -1,4 +1,4 @@
-"""S for a batch of reduced systems on torch: sparse products, and a solve with the networks."""
+"""S for a batch of reduced systems in torch: sparse products and solves with the network blocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SystemBatch:
         A_13: Their transposes, sparse CSR, shape (batch n_1, batch n_3).
         solve_11: The map b -> A_11^-1 b, shapes (batch, n_1).
         g: Right-hand sides, shape (batch, n_3).
-        grid: Nodes of the structured box that all share, or None.
+        grid: Nodes of the structured box of the first system, or None.
     """
 
     A_33: torch.Tensor
@@ -43,10 +43,10 @@ class SystemBatch:
         """Return S v, differentiable in v to any order.
 
         Args:
-            v: Shape (batch, n_3), of this batch's dtype and device.
+            v: Shape (batch, n_3), with the dtype and device of the batch.
 
         Raises:
-            ValueError: If shape, dtype or device of v do not fit.
+            ValueError: If the shape, dtype or device of v does not fit.
         """
         wanted = (self.g.shape, self.g.dtype, self.g.device)
         if (v.shape, v.dtype, v.device) != wanted:
@@ -59,7 +59,9 @@ class SystemBatch:
         return product
 
     def _multiply(self, v: torch.Tensor) -> torch.Tensor:
-        column = v.reshape(-1)  # a vector: twice as fast as a matrix of one column
+        column = v.reshape(
+            -1
+        )  # products with a vector are twice as fast as with a one-column matrix
         network = self.solve_11((self.A_13 @ column).reshape(len(v), -1))
         product = self.A_33 @ column - self.A_31 @ network.reshape(-1)
         return product.reshape(v.shape)
@@ -78,7 +80,7 @@ def batch_systems(
         device: Where the tensors live.
 
     Raises:
-        ValueError: If there is none, one is not reduced, or their numbers of tissue dofs differ.
+        ValueError: If there is no system, one is not reduced, or the numbers of tissue dofs differ.
     """
     for system in systems:
         if not isinstance(system, ReducedSystem):
@@ -113,7 +115,7 @@ def batch_systems(
 
 
 def network_blocks(systems: Sequence[ReducedSystem]) -> sparse.csr_array:
-    """Return the network blocks A_11 on one diagonal, padded to the largest with ones on it."""
+    """Return the blocks A_11 on one diagonal, padded to the largest with ones on the diagonal."""
     most = max(len(system.b_1) for system in systems)
     blocks = []
     for system in systems:
@@ -125,11 +127,11 @@ def network_blocks(systems: Sequence[ReducedSystem]) -> sparse.csr_array:
 
 
 def grids_of(systems: Sequence[ReducedSystem]) -> list[Grid]:
-    """Return the grid of each system; all live on structured boxes of one shape.
+    """Return the grids of systems on structured boxes of one shape.
 
     Raises:
-        ValueError: If one has no grid, or their numbers of nodes along the axes or their cell types
-            differ.
+        ValueError: If a system has no grid, or the numbers of nodes along the axes or the cell
+            types differ.
     """
     grids = [system.grid for system in systems if system.grid is not None]
     if len(grids) < len(systems):

@@ -1,4 +1,4 @@
-"""What a preconditioner is: set up once for a batch of systems, applied once an iteration."""
+"""The preconditioner protocol: `setup` runs once per batch, its result once per iteration."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ __all__ = ["Identity", "Jacobi", "Preconditioner", "check_preconditioner", "on_h
 
 
 class Preconditioner(Protocol):
-    """Anything that turns a batch of systems into an approximate inverse, M ≈ S⁻¹."""
+    """Anything that makes an approximate inverse M ≈ S⁻¹ for a batch of systems."""
 
     @property
     def is_linear(self) -> bool:
-        """Whether M (a u + b v) = a M u + b M v; where not, a flexible Krylov method is due."""
+        """Whether M (a u + b v) = a M u + b M v; if not, the Krylov method has to be flexible."""
         ...
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether M is symmetric positive definite too, as conjugate gradients need."""
+        """Whether M is also symmetric positive definite, as conjugate gradients need."""
         ...
 
     def setup(
         self, systems: Sequence[ReducedSystem], batch: SystemBatch
     ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Do what depends on the systems alone, and return the map r -> M r.
+        """Do the work that depends on the systems only, and return the map r -> M r.
 
         Args:
-            systems: The systems, for what a preconditioner needs to know of them.
+            systems: The systems, with all their blocks.
             batch: The same systems on the device, in the dtype of the vectors.
 
         Returns:
-            A map of residuals to corrections, both of shape (batch, n_3) in dof order.
+            A map from residuals to corrections, both of shape (batch, n_3) in dof order.
         """
         ...
 
@@ -74,7 +74,7 @@ class Jacobi:
 
 
 def check_preconditioner(candidate: object) -> None:
-    """Raise ValueError for what has no `setup` to call, such as a model, a class or a name."""
+    """Raise ValueError for a class, or an object without `setup`, such as a model or a name."""
     if isinstance(candidate, type) or not hasattr(candidate, "setup"):
         kind = type(candidate).__name__
         got = repr(candidate) if isinstance(candidate, type | str) else f"an object of type {kind}"
@@ -88,10 +88,10 @@ def check_preconditioner(candidate: object) -> None:
 def on_host(
     maps: Sequence[Callable[[NDArray[np.float64]], NDArray[np.float64]]],
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the batched map of one map a system, in numpy and float64, for classical libraries.
+    """Return the map of a batch made of one numpy map per system, for classical libraries.
 
     Args:
-        maps: Each takes and returns shape (n_3,), and does not write to what it is given.
+        maps: Each takes and returns float64 of shape (n_3,), and does not change its argument.
     """
 
     def apply(r: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""Sparse matrices of a batch of systems as one differentiable map."""
+"""Sparse matrices of a batch of systems, and their inverses, as differentiable maps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -54,7 +54,7 @@ class SparseMap:
 
 
 class _Product(torch.autograd.Function):
-    """A sparse product whose backward is the one with the transpose that is there anyway."""
+    """A sparse product whose backward is the product with the stored transpose."""
 
     @staticmethod
     def forward(
@@ -69,22 +69,22 @@ class _Product(torch.autograd.Function):
 
 
 def sparse_map(A: sparse.csr_array, like: torch.Tensor) -> SparseMap:
-    """Return the map of a block-diagonal matrix, in dtype and on the device of a tensor."""
-    transpose = A.T.tocsr()  # with sorted indices, which torch wants and products do not have
+    """Return the map of a block-diagonal matrix, in the dtype and on the device of a tensor."""
+    transpose = A.T.tocsr()  # this sorts the indices, as torch needs; products leave them unsorted
     matrices = (transpose.T.tocsr(), transpose)
     return SparseMap(*(sparse_csr(matrix, like.dtype, like.device) for matrix in matrices))
 
 
 def symmetric_map(A: sparse.csr_array, like: torch.Tensor) -> SparseMap:
-    """Return the map of a symmetric block-diagonal matrix, kept once."""
+    """Return the map of a symmetric block-diagonal matrix, which is stored once."""
     matrix = sparse_csr(A.T.tocsr(), like.dtype, like.device)
     return SparseMap(matrix, matrix)
 
 
 def block_diagonal(blocks: Sequence[sparse.csr_array], num_rows: int) -> sparse.csr_array:
-    """Put CSR matrices of as many columns on a diagonal, each padded to some rows with zeros.
+    """Put CSR matrices with equally many columns on a diagonal, padded with zeros to `num_rows`.
 
-    Several times faster than through COO, as scipy has it.
+    This is several times faster than scipy's function, which goes through COO.
     """
     num_columns = blocks[0].shape[1]
     ends = np.cumsum([0, *(block.nnz for block in blocks)])
@@ -115,13 +115,13 @@ def dense_blocks(A: sparse.csr_array, num_blocks: int) -> NDArray[np.float64]:
 def spd_solver(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
     """Return b -> A^-1 b for symmetric positive definite matrices, differentiable in b.
 
-    On a CPU by sparse factors in float64, whatever the dtype of b: matrices of networks and of
-    what is near them have hardly any fill-in. On an accelerator by dense inverses, whose products
+    A CPU uses sparse factors in float64, whatever the dtype of b: the matrices of networks and of
+    the tissue near them have hardly any fill-in. An accelerator uses dense inverses, whose products
     are several times faster there than triangular solves.
 
     Args:
         A: Block-diagonal, one block of shape (n, n) for each system.
-        like: A tensor of dtype, device and shape (batch, n) of the vectors.
+        like: A tensor with the dtype, device and shape (batch, n) of the vectors.
 
     Raises:
         ValueError: If A is not positive definite.
@@ -133,19 +133,14 @@ def spd_solver(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
         factors = splu(
             A.tocsc(),
             permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,  # no pivot but those of the diagonal, as in Cholesky's
+            diag_pivot_thresh=0.0,  # only pivots on the diagonal, as in Cholesky factorisation
             options={"SymmetricMode": True},
         )
     except RuntimeError as error:
         raise ValueError(f"got a singular matrix ({error}); wanted a definite one.") from error
     if not factors.U.diagonal().min() > 0.0:
         raise ValueError("got a matrix that is not positive definite; wanted one that is.")
-
-    def solve(b: torch.Tensor) -> torch.Tensor:
-        x = factors.solve(b.detach().to(torch.float64).numpy().ravel())
-        return torch.from_numpy(x).to(b.dtype).reshape(b.shape)
-
-    return lambda b: SymmetricProduct.apply(b, solve) if b.requires_grad else solve(b)
+    return _symmetric_on_host(factors.solve)
 
 
 def quasi_definite_solver(
@@ -157,15 +152,15 @@ def quasi_definite_solver(
 ) -> LinearMap:
     """Return y -> x with A x + B z = y and B' x - C z = 0, symmetric, differentiable in y.
 
-    On a CPU by sparse factors, on an accelerator by dense inverses, both in float64 and scaled by
-    the largest entries of the rows.
+    A CPU uses sparse factors, an accelerator dense inverses, both in float64. The rows and columns
+    are scaled by powers of 2, after their largest entries.
 
     Args:
         A: Symmetric positive definite, block-diagonal, one block of shape (n, n) for each system.
         B: Block-diagonal, (n, m) each.
         C: Symmetric positive semidefinite, block-diagonal, (m, m) each.
-        like: A tensor of dtype, device and shape (batch, n) of the vectors.
-        dense: Whether by dense inverses; on an accelerator by default.
+        like: A tensor with the dtype, device and shape (batch, n) of the vectors.
+        dense: Whether to use dense inverses; the default is True on an accelerator only.
     """
     n = A.shape[0]
     K = sparse.block_array([[A, B], [B.T, -C]], format="csr")
@@ -180,8 +175,7 @@ def quasi_definite_solver(
         corner = torch.linalg.inv(torch.tensor(blocks, device=like.device))
         corner = corner[:, : n // len(like), : n // len(like)]
         roots = torch.tensor(scale[:n], device=like.device).reshape(like.shape)
-        inverse = (roots[:, :, None] * corner * roots[:, None]).to(like.dtype)
-        return lambda y: (inverse @ y[:, :, None])[:, :, 0]
+        return _dense_map((roots[:, :, None] * corner * roots[:, None]).to(like.dtype))
     factors = splu(
         K.tocsc(),
         permc_spec="MMD_AT_PLUS_A",
@@ -189,13 +183,13 @@ def quasi_definite_solver(
         options={"SymmetricMode": True},
     )
 
-    def solve(y: torch.Tensor) -> torch.Tensor:
+    def solve(y: NDArray[np.float64]) -> NDArray[np.float64]:
         right = np.zeros(len(scale))
-        right[:n] = scale[:n] * y.detach().to(torch.float64).numpy().ravel()
-        x = scale[:n] * factors.solve(right)[:n]
-        return torch.from_numpy(x).to(y.dtype).reshape(y.shape)
+        right[:n] = scale[:n] * y
+        x: NDArray[np.float64] = scale[:n] * factors.solve(right)[:n]
+        return x
 
-    return lambda y: SymmetricProduct.apply(y, solve) if y.requires_grad else solve(y)
+    return _symmetric_on_host(solve)
 
 
 def dense_inverses(A: torch.Tensor, dtype: torch.dtype) -> LinearMap:
@@ -203,10 +197,10 @@ def dense_inverses(A: torch.Tensor, dtype: torch.dtype) -> LinearMap:
 
     Args:
         A: Symmetric positive definite, shape (batch, n, n).
-        dtype: Of the products; the inverses are computed in that of A.
+        dtype: The dtype of the products; the inverses are computed in the dtype of A.
 
     Raises:
-        ValueError: If one is not positive definite.
+        ValueError: If a matrix is not positive definite.
     """
     try:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(A)).to(dtype)
@@ -214,4 +208,21 @@ def dense_inverses(A: torch.Tensor, dtype: torch.dtype) -> LinearMap:
         raise ValueError(
             f"got a matrix that is not positive definite ({error}); wanted one that is."
         ) from error
-    return lambda b: (inverse @ b.to(dtype)[:, :, None])[:, :, 0].to(b.dtype)
+    return _dense_map(inverse)
+
+
+def _dense_map(A: torch.Tensor) -> LinearMap:
+    """Return v -> A v for dense matrices (batch, n, n) and v of any dtype."""
+    return lambda v: (A @ v.to(A.dtype)[:, :, None])[:, :, 0].to(v.dtype)
+
+
+def _symmetric_on_host(
+    multiply: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> LinearMap:
+    """Return a symmetric map of numpy vectors (batch n,) as a differentiable one of tensors."""
+
+    def apply(v: torch.Tensor) -> torch.Tensor:
+        product = multiply(v.detach().to(torch.float64).numpy().ravel())
+        return torch.from_numpy(product).to(v.dtype).reshape(v.shape)
+
+    return lambda v: SymmetricProduct.apply(v, apply) if v.requires_grad else apply(v)

@@ -1,4 +1,4 @@
-"""PETSc in both directions: its preconditioners under our protocol, ours in the user's `KSP`.
+"""PETSc in both directions: its preconditioners under our protocol, and ours in the user's `KSP`.
 
 Imports `krylov`, `preconditioners` and `pretrained`. Read `preconditioners`, `pc`, and `ksp`
 (PETSc's own conjugate gradients, for the benchmark).

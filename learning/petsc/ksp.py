@@ -1,7 +1,7 @@
-"""PETSc's own conjugate gradients with PETSc's own preconditioners, to measure ours against.
+"""PETSc's conjugate gradients with PETSc's preconditioners, the baseline of the benchmark.
 
-What a user of PETSc would run: vectors, Krylov method and preconditioner compiled, and nothing of
-torch. The product with S is scipy's, which is as fast as PETSc's own Schur complement.
+This is what a user of PETSc would run: vectors, Krylov method and preconditioner are compiled, and
+torch is not involved. The product with S is scipy's, which is as fast as PETSc's Schur complement.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Kind", "petsc_cg"]
 
 Kind = Literal["icc", "gamg", "chebyshev", "sor"]
 
-MARGIN: Final = 0.99  # the true residual may end a little above that of the recurrence
+MARGIN: Final = 0.99  # the true residual may be slightly larger than the one of the recurrence
 
 
 def petsc_cg(
@@ -32,10 +32,10 @@ def petsc_cg(
         reduced: The system.
         kind: "icc" or "gamg", with PETSc's defaults, or a smoother of `PetscMultigrid`.
         rtol: Wanted norm of the residual, in units of the norm of b.
-        max_iterations: Where to give up.
+        max_iterations: Largest number of steps.
 
     Raises:
-        ValueError: If the kind is another one.
+        ValueError: If there is no such kind.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"got kind={kind!r}; wanted one of {get_args(Kind)}. Choose one.")

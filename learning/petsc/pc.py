@@ -1,17 +1,17 @@
-"""PETSc on both sides: its preconditioners under our protocol, and any of ours in the user's KSP.
+"""Preconditioners of `learning` in the user's KSP, as contexts of a PCPYTHON.
 
-The reduced operator becomes a matrix, a preconditioner of `learning` a PCPYTHON context:
+The reduced operator becomes a PETSc matrix, and a preconditioner the context:
 
     ksp.setOperators(schur_complement(reduced), tissue_block(reduced))
     ksp.getPC().setType("python")
     ksp.getPC().setPythonContext(as_pc(learning.load_pretrained("multigrid"), reduced))
 
-or from options, with the system taken from the matrix that `schur_complement` made:
+or from options, where the system is taken from the matrix of `schur_complement`:
 
     -ksp_type cg -pc_type python -pc_python_type learning.petsc.LearningPC
     -pc_learning_name multigrid
 
-PETSc's own preconditioners are in `preconditioners`.
+The opposite direction, PETSc's preconditioners under our protocol, is in `preconditioners`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ import learning
 from learning.devices import usable_device
 from learning.krylov.operators import batch_systems
 from learning.krylov.preconditioner import Preconditioner, check_preconditioner
-from learning.petsc.preconditioners import (
-    PETSc,
-)
+from learning.petsc.preconditioners import PETSc
 from learning.pretrained import PRETRAINED, load_preconditioner, load_pretrained
 from mixeddim.tensors import ReducedSystem
 
@@ -35,9 +33,9 @@ __all__ = ["LearningPC", "as_pc", "schur_complement"]
 
 
 def schur_complement(reduced: ReducedSystem) -> PETSc.Mat:
-    """Return S as a PETSc matrix that multiplies without being assembled.
+    """Return S as a matrix-free PETSc matrix.
 
-    Vectors are the tissue's, in DOLFINx dof order; the right-hand side of the reduced problem is
+    It acts on tissue vectors in DOLFINx dof order; the right-hand side of the reduced problem is
     `reduced.g`.
     """
     n = len(reduced.b_3)
@@ -52,15 +50,15 @@ def as_pc(
 ) -> LearningPC:
     """Return a preconditioner as the context of a PCPYTHON.
 
-    Use CG only with one that `is_linear` and `is_symmetric`, and FGMRES with any.
+    FGMRES works with any of them, CG only with one that `is_linear` and `is_symmetric`.
 
     Args:
-        preconditioner: Any of `learning`'s protocol.
+        preconditioner: Any object with `learning`'s protocol.
         reduced: The system.
         device: Where to apply it; vectors are copied there and back.
 
     Raises:
-        ValueError: If the first is no preconditioner, or there is no such device.
+        ValueError: If the preconditioner has no `setup`, or there is no such device.
     """
     check_preconditioner(preconditioner)
     device = usable_device(device)
@@ -68,13 +66,14 @@ def as_pc(
 
 
 class LearningPC:
-    """PCPYTHON context of a preconditioner of `learning`; `as_pc` makes it from Python.
+    """PCPYTHON context of a preconditioner of `learning`; from Python, use `as_pc`.
 
-    Made by PETSc, from `-pc_python_type learning.petsc.LearningPC`, it takes the system from the
-    operator and the preconditioner from the option `-pc_learning_name`: a pretrained model, a file
-    of weights, or a class of `learning` that needs no arguments, such as Jacobi.
+    With `-pc_python_type learning.petsc.LearningPC` PETSc makes it. It then takes the system from
+    the operator, and the preconditioner from the option `-pc_learning_name`: the name of a
+    pretrained model, a file of weights, or a class of `learning` that needs no arguments, such as
+    Jacobi.
 
-    What it raises inside PETSc arrives as the cause of a PETSc.Error.
+    PETSc raises a PETSc.Error whose cause is the error that was raised here.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class LearningPC:
         self._apply: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def setFromOptions(self, pc: PETSc.PC) -> None:
-        """Take the preconditioner that the options name, if they do; called by PETSc."""
+        """Take the preconditioner from the options, if they name one; called by PETSc."""
         name = PETSc.Options(pc.getOptionsPrefix()).getString("pc_learning_name", "")
         if name:
             self._preconditioner = _named(name)
@@ -98,8 +97,8 @@ class LearningPC:
         """Set the preconditioner up for the system; called by PETSc.
 
         Raises:
-            ValueError: If the PC is on several processes, its matrix has another size than the
-                system, or there is no preconditioner or no system.
+            ValueError: If the PC is on several processes, the sizes of its matrix and the system
+                differ, or there is no preconditioner or no system.
         """
         if pc.comm.size > 1:
             raise ValueError(
@@ -145,7 +144,7 @@ class LearningPC:
         self.apply(pc, x, y)
 
     def view(self, _: PETSc.PC, viewer: PETSc.Viewer) -> None:
-        """Print which preconditioner this is, for -ksp_view; called by PETSc."""
+        """Print the class of the preconditioner, for -ksp_view; called by PETSc."""
         if viewer.getType() == "ascii":
             viewer.printfASCII(f"    learning: {type(self._preconditioner).__name__}\n")
 

@@ -1,6 +1,6 @@
-"""PETSc's preconditioners under our protocol, and the matrices they are built from.
+"""PETSc's preconditioners under our protocol, and the PETSc matrices they are built from.
 
-`learning.petsc` offers them; this is the one file of `learning` that imports petsc4py.
+This is the only file of `learning` that imports petsc4py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from learning.preconditioners.multigrid.transfer import (
 )
 from mixeddim.tensors import ReducedSystem
 
-# The PyPI wheel of PETSc wants MPI to be loaded first, by this module.
+# The PyPI wheel of PETSc needs MPI to be loaded before it, which this module does.
 if importlib.util.find_spec("dolfinx_solver") is not None:
     import dolfinx_solver as _dolfinx_solver  # noqa: F401
 try:
@@ -43,17 +43,17 @@ __all__ = ["PETSc", "PetscMultigrid", "PetscPreconditioner", "pc_of", "tissue_bl
 Kind = Literal["icc", "gamg", "mumps"]
 Smoother = Literal["chebyshev", "sor"]
 
-# PETSc configures what is inside a preconditioner from options, which shall not be the user's.
+# PETSc configures the parts of a preconditioner from options. The prefix keeps out the user's.
 _PREFIX: Final = "learning_"
 
 
 class PetscPreconditioner:
-    """A preconditioner of PETSc, serial; linear and symmetric.
+    """A serial preconditioner of PETSc, linear and symmetric.
 
     Attributes:
         kind: "icc": incomplete Cholesky factors of A_33 without fill-in. "gamg": a V-cycle of
-            algebraic multigrid on A_33. "mumps": the inverse of S, by Cholesky factors of the
-            whole block matrix; not approximate, and so the time to beat.
+            algebraic multigrid on A_33. "mumps": the exact inverse of S, by Cholesky factors of
+            the whole block matrix.
     """
 
     is_linear = is_symmetric = True
@@ -81,12 +81,14 @@ class PetscPreconditioner:
 class PetscMultigrid:
     """One symmetric V(1,1)-cycle of geometric multigrid on A_33, by PETSc's PCMG; serial.
 
-    On the grids of `GeometricMultigrid` and with its interpolation, but for each system on its own
-    and without the Schur term: Galerkin's operators of A_33, Cholesky factors on the coarsest grid.
+    It uses the grids and the interpolation of `GeometricMultigrid`, but treats each system alone
+    and leaves out the Schur term. The coarse operators are Galerkin products of A_33, and the
+    coarsest one has Cholesky factors.
 
     Attributes:
-        smoother: "chebyshev" takes two Chebyshev steps, on the matrix over the sums of |a_ij| along
-            its rows, which bound it. "sor" sweeps forth and back: symmetric Gauss-Seidel.
+        smoother: "chebyshev" takes two Chebyshev steps, on the matrix divided by its row sums of
+            |a_ij|, which bound its eigenvalues by 1. "sor" is symmetric Gauss-Seidel, one sweep
+            forward and one back.
     """
 
     smoother: Smoother = "chebyshev"
@@ -113,7 +115,7 @@ class PetscMultigrid:
         return on_host([_application(self.create_pc(system)) for system in systems])
 
     def create_pc(self, system: ReducedSystem) -> PETSc.PC:
-        """Return the cycle as a PC of A_33, set up, for a KSP of one's own.
+        """Return the cycle as a PC of A_33 that is set up, for use in any KSP.
 
         Args:
             system: The system.
@@ -125,12 +127,12 @@ class PetscMultigrid:
         pc = pc_of(tissue_block(system), "mg")
         pc.setMGLevels(len(prolongations) + 1)
         coarse = pc.getMGCoarseSolve()
-        # A single level PETSc would take for one to smooth on.
+        # Without these settings, PETSc would smooth on a single level instead of solving.
         coarse.setOptionsPrefix(_PREFIX + "mg_coarse_")
         coarse.setType("preonly")
         coarse.getPC().setType("cholesky")
         coarse.getPC().setFactorPivot(_ROUNDING * system.A_33.diagonal().max())
-        # Levels count from the coarsest.
+        # Level 0 is the coarsest.
         for level, P in enumerate(reversed(prolongations), start=1):
             pc.setMGInterpolation(level, petsc_matrix(P))
         with _options(_CYCLE | _SMOOTHING[self.smoother]):
@@ -144,10 +146,10 @@ class PetscMultigrid:
         return pc
 
 
-# What a few hundred steps of elimination leave of a zero.
+# The relative rounding error of a zero pivot after a few hundred steps of elimination.
 _ROUNDING: Final = 1e-12
 
-# petsc4py has functions for few of these.
+# petsc4py has no functions for most of these.
 _CYCLE: Final = {
     "pc_mg_galerkin": "both",
     "mg_levels_ksp_norm_type": "none",
@@ -156,8 +158,8 @@ _SMOOTHING: Final[Mapping[Smoother, dict[str, str]]] = {
     "chebyshev": {
         "mg_levels_ksp_type": "chebyshev",
         "mg_levels_ksp_max_it": "2",
-        # Over those sums no eigenvalue exceeds 1, and M is positive definite; PETSc would estimate
-        # them at ten iterations a level, and bound nothing.
+        # Divided by the row sums, the matrix has no eigenvalue above 1, so M is positive definite.
+        # PETSc would estimate the eigenvalues in ten iterations per level, without a bound.
         "mg_levels_ksp_chebyshev_eigenvalues": "0.2,1.0",
         "mg_levels_pc_type": "jacobi",
         "mg_levels_pc_jacobi_type": "rowl1",
@@ -174,7 +176,7 @@ _SMOOTHING: Final[Mapping[Smoother, dict[str, str]]] = {
 
 @contextmanager
 def _options(options: Mapping[str, str]) -> Iterator[None]:
-    """Put options, under our prefix, into the one database that PETSc has, and take them out."""
+    """Set options with our prefix in PETSc's global database, and remove them afterwards."""
     database = PETSc.Options(_PREFIX)
     try:
         for name, value in options.items():
@@ -188,7 +190,7 @@ def _options(options: Mapping[str, str]) -> Iterator[None]:
 def _prolongations(system: ReducedSystem) -> list[sparse.csr_array]:
     """Return the interpolations to each grid from the next coarser one, the finest first.
 
-    Vectors of the finest grid are in dof order, of all others in grid order.
+    Vectors on the finest grid are in dof order, those on all others in grid order.
     """
     [grid] = grids_of([system])
     axes, coupling = axes_of(grid), coupling_along_axes(system.K, grid)[None]
@@ -204,12 +206,12 @@ def _prolongations(system: ReducedSystem) -> list[sparse.csr_array]:
 
 
 def tissue_block(reduced: ReducedSystem) -> PETSc.Mat:
-    """Return A_33 as a PETSc matrix: what PETSc's own preconditioners of S are built from."""
+    """Return A_33 as a PETSc matrix, from which PETSc builds its preconditioners of S."""
     return _definite(petsc_matrix(reduced.A_33))
 
 
 def petsc_matrix(A: sparse.csr_array) -> PETSc.Mat:
-    """Return a scipy matrix as one of PETSc, on this process alone."""
+    """Return a scipy matrix as a PETSc matrix on this process alone."""
     A.sort_indices()
     index = PETSc.IntType
     csr = (A.indptr.astype(index), A.indices.astype(index), A.data)
@@ -222,7 +224,7 @@ def _definite(A: PETSc.Mat) -> PETSc.Mat:
 
 
 def pc_of(A: PETSc.Mat, kind: str) -> PETSc.PC:
-    """Return a PC of A, not set up, which the user's options do not reach."""
+    """Return a PC of A that is not set up yet and ignores the user's options."""
     pc = PETSc.PC().create(A.comm)
     pc.setOptionsPrefix(_PREFIX)
     pc.setOperators(A)
@@ -231,13 +233,13 @@ def pc_of(A: PETSc.Mat, kind: str) -> PETSc.PC:
 
 
 def _application(pc: PETSc.PC) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Set a PC up, and return its application; each overwrites what the last one returned."""
+    """Set a PC up, and return its application; each call overwrites the result of the last one."""
     pc.setUp()
     A, _ = pc.getOperators()
     y = A.createVecLeft()
 
     def apply(r: NDArray[np.float64]) -> NDArray[np.float64]:
-        # PETSc only reads r, which need not be copied.
+        # PETSc only reads r, so no copy is needed.
         pc.apply(PETSc.Vec().createWithArray(r, comm=A.comm), y)
         return y.getArray(readonly=True)
 

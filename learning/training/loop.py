@@ -1,8 +1,8 @@
 """Train a neural preconditioner: the static stage, then the dynamic one.
 
-Every random number follows from the seed, the epoch and the sample, never from what was drawn
-before: a run that was killed repeats what its last state does not hold, and ends in the weights of
-a run that was not, on the same device with as many threads and processes.
+Every random number depends only on the seed, the epoch and the sample, never on earlier draws. So a
+killed run repeats the work since its last saved state, and ends with the same weights as a run that
+was not killed, on the same device with the same numbers of threads and processes.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from learning.training.weights import load_weights
 
 __all__ = ["train"]
 
-MAX_GRADIENT_NORM = 1.0  # a few samples with steep losses would throw the weights off
-STATE_SECONDS = 300.0  # how much work a kill may cost
-LEAST_CELLS_MIXED = 8  # on a bottom grid of 2^3, oneDNN 3.x reads what nobody wrote
-VALIDATION = 2**31  # an epoch that never comes: right-hand sides that stay the same
-ORDER, RIGHT_HAND_SIDES = 1, 2  # apart in every seed, and from those of evaluation and generation
+MAX_GRADIENT_NORM = 1.0  # otherwise a few samples with steep losses spoil the weights
+STATE_SECONDS = 300.0  # a kill costs no more work than this
+LEAST_CELLS_MIXED = 8  # with a coarsest grid of 2^3, oneDNN 3.x reads uninitialised memory
+VALIDATION = 2**31  # used as the epoch of validation: its right-hand sides stay the same
+ORDER, RIGHT_HAND_SIDES = 1, 2  # keep seeds apart, also from those of evaluation and generation
 
 
 class Sample(NamedTuple):
@@ -58,32 +58,32 @@ def train(
     tensorboard: bool = False,
     progress: bool | None = None,
 ) -> RunFolder:
-    """Run a training stage, or go on with the one that the folder holds.
+    """Run a training stage, or resume the one in the folder.
 
     Under torchrun each process takes its share of every batch, and the first writes the files.
 
     Args:
-        stage: What to do.
-        data: A data set, or several, as of different grids: each batch is from one of them. Each
-            has at least `num_problems + num_validation` problems.
+        stage: The settings.
+        data: One or several data sets, for example on different grids; each batch is from one of
+            them. Each has at least `num_problems + num_validation` problems.
         folder: The run folder (see `learning.training.runs`).
-        start: Weights to start from, as those of a static stage; by default the architecture's
-            own first weights, which for the U-Net are random.
+        start: Weights to start from, such as those of a static stage; by default the initial
+            weights of the architecture, which are random for the U-Net.
         device: Where to train.
-        tensorboard: Whether to write the curves into the folder for TensorBoard too.
-        progress: Whether to show a bar, and say so where the run was finished before; by default
-            the bar is shown where stderr is a terminal.
+        tensorboard: Whether to write curves for TensorBoard into the folder as well.
+        progress: Whether to show a bar, or a message if the run is already finished; by default
+            the message is shown, and the bar where stderr is a terminal.
 
     Returns:
         The folder, with the weights in it.
 
     Raises:
-        ValueError: If the folder holds another run, a data set has too few problems or too few
-            cells for mixed precision, there is none, the weights to start from are of another
+        ValueError: If the folder holds another run, there is no data set, one has too few problems
+            or too few cells for mixed precision, the weights to start from are of another
             architecture, or there is no such device.
-        FileNotFoundError: If there are no weights to start from.
-        ModuleNotFoundError: If TensorBoard is wanted and not installed.
-        FloatingPointError: If a loss or gradient is not finite; says of which sample.
+        FileNotFoundError: If the file of weights to start from does not exist.
+        ModuleNotFoundError: If `tensorboard` is set and TensorBoard is not installed.
+        FloatingPointError: If a loss or gradient is not finite; the message names the sample.
     """
     data_sets = (data,) if isinstance(data, Dataset) else tuple(data)
     device = own_device(device)
@@ -159,7 +159,7 @@ def _check_data(stage: Stage, data_sets: Sequence[Dataset], device: torch.device
 
 
 def _first_model(stage: Stage) -> nn.Module:
-    """Return a model as it is before training, without touching the global random state."""
+    """Return an untrained model, without touching the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         return ARCHITECTURES[stage.architecture].model()
@@ -178,12 +178,12 @@ class _Trainer:
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches per epoch."""
         num_samples = self.stage.num_problems * len(self.stage.families)
         return len(self.data_sets) * -(-num_samples // self.stage.batch_size)
 
     def run_epoch(self, bar: tqdm) -> None:
-        """Train on what is left of an epoch, and validate."""
+        """Train on the remaining batches of an epoch, and validate."""
         state, batches = self.state, self._batches()
         saved = time.monotonic()
         for batch in range(state.batch, len(batches)):
@@ -213,7 +213,7 @@ class _Trainer:
         state.epoch, state.batch, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
 
     def _batches(self) -> list[list[Sample]]:
-        """Return the batches of the current epoch: data sets take turns in random order."""
+        """Return the batches of the current epoch; data sets take turns in random order."""
         rng = np.random.default_rng([ORDER, self.stage.seed, self.state.epoch])
         size = self.stage.batch_size
         queues, turns = [], []
@@ -230,12 +230,12 @@ class _Trainer:
         return [Sample(data_set, i, k) for i in problems for k in families]
 
     def _learning_rate(self, batch: int) -> float:
-        """Return the rate of a batch of the current epoch: a cosine from the first to zero."""
+        """Return the rate of a batch of the current epoch, on a cosine that ends at zero."""
         progress = (self.state.epoch + batch / self.num_batches) / self.stage.num_epochs
         return self.stage.learning_rate * (1.0 + float(np.cos(np.pi * progress))) / 2.0
 
     def _step(self, samples: Sequence[Sample], learning_rate: float) -> float:
-        """Take a step of Adam on a batch, of which this process has its share."""
+        """Take a step of Adam on a batch; this process computes its share."""
         own, epoch, state = samples[self.rank :: self.world_size], self.state.epoch, self.state
         parameters = list(state.model.parameters())
         for parameter in parameters:
@@ -301,7 +301,7 @@ class _Trainer:
         return KRYLOV_LOSSES[stage.loss](batch, f, precondition, stage.num_steps, **options)
 
     def _rng(self, sample: Sample, epoch: int) -> np.random.Generator:
-        """Return what draws the right-hand side of a sample, numbered over all data sets."""
+        """Return the generator of a sample's right-hand side; problems count over all data sets."""
         before = sum(len(dataset) for dataset in self.data_sets[: sample.data_set])
         number = before + sample.problem
         return np.random.default_rng(

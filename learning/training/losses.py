@@ -1,7 +1,9 @@
-"""The losses of both training stages, and how to mix them.
+"""The losses of the static and the dynamic training stage.
 
 Each takes a batch of systems, right-hand sides f (batch, n) and a preconditioner M that has been
-set up for them, and returns the mean over the batch.
+set up for them, and returns the mean over the batch. The dynamic ones run `num_steps` steps of a
+Krylov method; with `checkpoint` they compute activations again in the backward pass, to save
+memory.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ type Map = Callable[[torch.Tensor], torch.Tensor]
 
 
 def residual_loss(batch: SystemBatch, f: torch.Tensor, precondition: Map) -> torch.Tensor:
-    """Return the static loss: the mean of |f - S M(f)| / |f|, over unit vectors as in the paper.
+    """Return the static loss: the mean of |f - S M(f)| / |f|.
 
-    The paper divides A by the root mean square of its diagonal, and so does M here: the products
-    S M(f) are the same.
+    It equals the loss of the paper (arXiv:2507.15452), which takes unit vectors f and divides A by
+    the root mean square of its diagonal: M does that division here, so that S M(f) is the same.
     """
     residual = f - batch.apply(precondition(f))
     norm = torch.linalg.vector_norm
@@ -46,10 +48,7 @@ def sine_loss(
     *,
     checkpoint: bool = False,
 ) -> torch.Tensor:
-    """Return the dynamic loss: the mean sine over the first steps of FGMRES.
-
-    Activations are recomputed in the backward pass with `checkpoint` (see `krylov_sines`).
-    """
+    """Return the dynamic loss: the mean sine over the first steps of FGMRES."""
     sines = krylov_sines(batch.apply, f, precondition, num_steps, checkpoint=checkpoint)
     return sines.abs().mean()
 
@@ -62,12 +61,9 @@ def log_sine_loss(
     *,
     checkpoint: bool = False,
 ) -> torch.Tensor:
-    """Return the mean logarithm of the sines, log(|r_m| / |r_0|) / m: it does not saturate.
-
-    Activations are recomputed in the backward pass with `checkpoint` (see `krylov_sines`).
-    """
-    sines = krylov_sines(batch.apply, f, precondition, num_steps, checkpoint=checkpoint).abs()
-    return sines.clamp_min(torch.finfo(sines.dtype).tiny).log().mean()
+    """Return the mean logarithm of the sines, log(|r_m| / |r_0|) / m, which does not saturate."""
+    sines = krylov_sines(batch.apply, f, precondition, num_steps, checkpoint=checkpoint)
+    return _mean_log(sines.abs())
 
 
 def hybrid_loss(
@@ -79,7 +75,7 @@ def hybrid_loss(
     *,
     checkpoint: bool = False,
 ) -> torch.Tensor:
-    """Return weight times the static loss plus (1 - weight) times the dynamic one.
+    """Return weight times `residual_loss` plus (1 - weight) times `sine_loss`.
 
     Raises:
         ValueError: If the weight is not between 0 and 1.
@@ -101,14 +97,18 @@ def energy_loss(
     *,
     checkpoint: bool = False,
 ) -> torch.Tensor:
-    """Return the mean of log(|e_m| / |e_0|) / m, energy norms of the error of conjugate gradients.
+    """Return the mean of log(|e_m| / |e_0|) / m, with the error e of conjugate gradients.
 
-    What `log_sine_loss` is to FGMRES, for an M that is linear and symmetric positive definite; NaN
-    where it is not definite (see `energy_reduction`). Activations are recomputed in the backward
-    pass with `checkpoint`.
+    The norm is the energy norm. This is the counterpart of `log_sine_loss` for an M that is linear
+    and symmetric positive definite; it is NaN where M is not definite (see `energy_reduction`).
     """
     squares = energy_reduction(batch.apply, f, precondition, num_steps, checkpoint=checkpoint)
-    return squares.clamp_min(torch.finfo(squares.dtype).tiny).log().mean() / (2 * num_steps)
+    return _mean_log(squares) / (2 * num_steps)
+
+
+def _mean_log(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean logarithm, finite for zeros."""
+    return values.clamp_min(torch.finfo(values.dtype).tiny).log().mean()
 
 
 KRYLOV_LOSSES: Mapping[str, Callable[..., torch.Tensor]] = MappingProxyType(

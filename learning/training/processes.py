@@ -1,4 +1,4 @@
-"""The processes of a training run: one, or those that torchrun started."""
+"""The processes of a training run: a single one, or those that torchrun started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["check_agreement", "own_device", "processes", "wait"]
 
 
 def own_device(device: torch.device | str) -> torch.device:
-    """Return the device of this process: under torchrun each one has a GPU of its own.
+    """Return the device of this process; under torchrun each process has its own GPU.
 
     Raises:
         ValueError: If there is no such device.
@@ -32,7 +32,7 @@ def own_device(device: torch.device | str) -> torch.device:
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[tuple[int, int]]:
-    """Join the processes that torchrun started; yields the own rank and their number."""
+    """Join the processes that torchrun started; yields the rank of this one and their number."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0, 1
         return
@@ -50,10 +50,10 @@ def wait(world_size: int) -> None:
 
 
 def check_agreement(state: TrainingState, world_size: int) -> None:
-    """Raise where processes took up different states, as from folders that they do not share.
+    """Check that all processes resumed the same state, which they do not without a shared folder.
 
     Raises:
-        ValueError: If they did.
+        ValueError: If their states differ.
     """
     if world_size == 1:
         return

@@ -1,12 +1,12 @@
-"""The folder of a training run: what it holds, and how a killed run is found again.
+"""The folder of a training run: its files, and the state from which a killed run resumes.
 
 - configuration.json: the stage, the data sets and the weights it started from
-- history.csv: one row an epoch
+- history.csv: one row per epoch
 - best.safetensors: weights of the lowest validation loss
 - last.safetensors: weights of the last epoch
-- epochs/0012.safetensors: weights after some epochs, 0000 those before the first
-- state.pt: what it takes to go on, optimiser included
-- tensorboard/: the history as curves, if wanted
+- epochs/0012.safetensors: weights after some of the epochs; 0000 are the first ones
+- state.pt: all that is needed to resume, including the optimiser
+- tensorboard/: the history as curves, on request
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from mixeddim.tensors import replacing
 __all__ = ["COLUMNS", "RunFolder", "TrainingState", "curves"]
 
 COLUMNS = ("epoch", "training_loss", "validation_loss", "learning_rate", "seconds")
-"""Columns of history.csv; seconds are those of the epoch, all processes working."""
+"""Columns of history.csv; seconds are the wall time of the epoch."""
 
 
 @dataclass(eq=False)
 class TrainingState:
-    """What changes while training.
+    """The part of a run that changes while training.
 
     Attributes:
         model: The network.
         optimizer: Its optimiser.
-        epoch: Epochs that are finished.
-        batch: Batches of the next epoch that are finished.
-        loss_sum: Sum of their losses, over samples.
+        epoch: Number of finished epochs.
+        batch: Number of finished batches of the current epoch.
+        loss_sum: Sum of their losses over the samples.
         seconds: Time spent on them.
         history: A row of `COLUMNS` for each finished epoch.
     """
@@ -64,7 +64,7 @@ class RunFolder:
 
     Attributes:
         path: The folder.
-        configuration: All that the result depends on, as plain numbers and strings.
+        configuration: Everything the result depends on, as plain numbers and strings.
     """
 
     path: Path
@@ -76,10 +76,10 @@ class RunFolder:
         return self.path / "best.safetensors"
 
     def open(self) -> None:
-        """Create the folder, or make sure that it holds this very run.
+        """Create the folder, or check that it holds the same run.
 
         Raises:
-            ValueError: If it holds another one, or a damaged configuration, or is a file.
+            ValueError: If it holds another run or a damaged configuration, or is a file.
         """
         if self.path.is_file():
             raise ValueError(
@@ -110,7 +110,7 @@ class RunFolder:
             )
 
     def load(self, state: TrainingState) -> bool:
-        """Take up where the last process stopped; returns whether there was anything.
+        """Resume where the last process stopped; returns whether there was a state.
 
         Raises:
             ValueError: If the state is damaged.
@@ -120,7 +120,7 @@ class RunFolder:
             return False
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file raises whatever its reader trips over
+        except Exception as error:  # damaged files raise errors of many types
             raise ValueError(
                 f"got {file}, which is damaged ({error}); wanted the state of a run. Remove the "
                 "folder and train again."
@@ -132,14 +132,14 @@ class RunFolder:
         return True
 
     def save(self, state: TrainingState) -> None:
-        """Write what it takes to go on from here."""
+        """Write all that is needed to resume from here."""
         content: dict[str, Any] = {name: getattr(state, name) for name in _NUMBERS}
         content |= {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
         with replacing(self.path / "state.pt") as part:
             torch.save(content, part)
 
     def save_epoch(self, state: TrainingState) -> None:
-        """Write weights and history after an epoch, the state last: a kill repeats the epoch."""
+        """Write weights and history after an epoch, then the state: a kill repeats the epoch."""
         losses = [row["validation_loss"] for row in state.history]
         about = {"epoch": str(state.epoch), "training": json.dumps(self.configuration)}
         files = []
@@ -170,15 +170,15 @@ class RunFolder:
 def curves(
     folder: Path, epoch: int, tensorboard: bool
 ) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Yield a function that adds a row of the history to TensorBoard's curves, if wanted.
+    """Yield a function that adds a row of the history to TensorBoard's curves.
 
     Args:
-        folder: The run folder, for a folder of curves in it.
-        epoch: Epochs that are finished.
-        tensorboard: Whether curves are wanted; else the function does nothing.
+        folder: The run folder; the curves get a folder in it.
+        epoch: Number of finished epochs.
+        tensorboard: Whether to write curves; if not, the function does nothing.
 
     Raises:
-        ModuleNotFoundError: If they are, and TensorBoard is not installed.
+        ModuleNotFoundError: If curves are to be written, and TensorBoard is not installed.
     """
     if not tensorboard:
         yield lambda _: None
@@ -197,6 +197,6 @@ def curves(
                 writer.add_scalar(name, value, row["epoch"])
         writer.flush()
 
-    # What a killed process wrote beyond its last state is purged.
+    # This removes what a killed process wrote after its last state.
     with SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1) as writer:
         yield add_row

@@ -1,4 +1,4 @@
-"""The stages of training: what each one minimises, on how many problems, for how long."""
+"""The stages of training: the loss, the problems and the number of epochs of each."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ from learning.training.losses import KRYLOV_LOSSES
 __all__ = ["LOSSES", "STAGES", "Stage"]
 
 LOSSES = ("residual", *KRYLOV_LOSSES)
-"""Names of losses: that of the static stage, and those of the dynamic one."""
+"""Names of the losses: the first is the static one, the others are dynamic."""
 
 SYMMETRIC_LOSSES = ("energy",)
-"""Those that run conjugate gradients."""
+"""The losses that run conjugate gradients."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a training stage does.
+    """The settings of a training stage.
 
     Attributes:
         loss: One of `LOSSES`.
-        num_problems: Problems to train on, the first ones of each data set.
-        num_validation: Problems to validate on, the last ones of each data set.
-        families: Right-hand sides of each problem in an epoch, of `learning.FAMILIES`;
-            physical and random ones are drawn anew every epoch.
-        num_epochs: Passes through the samples.
-        batch_size: Samples in a step, over all processes, from one data set.
-        architecture: What to train, one of `learning.preconditioners.architectures.ARCHITECTURES`.
-        learning_rate: Of Adam in the first step; falls to zero along a cosine.
-        num_steps: Krylov steps m in the losses that run a Krylov method.
-        static_weight: Of the residual loss in the hybrid one, 0 to 1; the sine loss has the rest.
-        mixed_precision: Whether most convolutions run in bfloat16 (see `UNetPreconditioner`), which
-            not every architecture has; validation does not.
+        num_problems: Number of problems to train on, the first ones of each data set.
+        num_validation: Number of problems to validate on, the last ones of each data set.
+        families: Right-hand sides of each problem in an epoch, from `learning.FAMILIES`;
+            physical and random ones are drawn anew in every epoch.
+        num_epochs: Number of passes through the samples.
+        batch_size: Number of samples per step, over all processes; a batch is from one data set.
+        architecture: A name in `learning.preconditioners.architectures.ARCHITECTURES`.
+        learning_rate: The rate of Adam in the first step; it falls to zero along a cosine.
+        num_steps: Number m of Krylov steps, in the losses that run a Krylov method.
+        static_weight: Weight of the residual loss in the hybrid loss, from 0 to 1; the sine loss
+            has the rest.
+        mixed_precision: Whether most convolutions run in bfloat16 in training (see
+            `UNetPreconditioner`), for architectures that can; validation uses full precision.
         checkpoint: Whether activations are computed again in the backward pass, to save memory.
-        seed: Of the initial weights, the order of the samples and the right-hand sides.
+        seed: Seed of the initial weights, the order of the samples and the right-hand sides.
 
     Raises:
-        ValueError: If a field is out of range, or the architecture lacks what another one needs.
+        ValueError: If a field is out of range, or the architecture does not support the loss or
+            mixed precision.
     """
 
     loss: str
@@ -112,7 +114,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             num_epochs=150,
             batch_size=20,
         ),
-        # An hour and a half on two cores, on all families: what the shipped weights come from.
+        # The shipped U-Net was trained by these two; its cards have the times.
         "short-static": Stage(
             loss="residual",
             num_problems=480,
@@ -132,8 +134,8 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             num_steps=8,
             mixed_precision=True,
         ),
-        # Twenty minutes on one core of a busy machine, on three data sets, `regimes`,
-        # `regimes_varying` and `regimes_fibres`: what the learned multigrid comes from.
+        # The shipped multigrid was trained by this one, on the data sets `regimes`,
+        # `regimes_varying` and `regimes_fibres`; its card has the time.
         "multigrid": Stage(
             loss="log_sine",
             architecture="multigrid",

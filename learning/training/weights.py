@@ -1,4 +1,4 @@
-"""Files of weights: safetensors with their hash, from which loading runs no code."""
+"""Files of weights: safetensors with a hash; loading one runs no code."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _FORMAT = "1"
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A model as read from a file.
+    """A model read from a file.
 
     Attributes:
         model: The model in float32 on the CPU, in evaluation mode.
         metadata: `format_version`, `architecture`, `num_parameters`, `sha256` and
-            `mixeddim_version`, and whatever `save_weights` was given.
-        sha256: Hash of the tensors as they are, equal to the one in the metadata.
+            `mixeddim_version`, and the entries passed to `save_weights`.
+        sha256: Hash of the tensors, equal to the one in the metadata.
     """
 
     model: nn.Module
@@ -47,16 +47,16 @@ class Weights:
 def save_weights(
     model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str] = {}
 ) -> None:
-    """Write a model's weights, in one step: a reader never sees half a file.
+    """Write a model's weights in one step, so that a reader never sees half a file.
 
     Args:
         model: A float32 model of a class in `ARCHITECTURES`, on any device.
-        path: File to write, by custom `*.safetensors`; its folder is created where missing.
-        metadata: What to write beside the weights, for example {"training": a JSON string}.
+        path: File to write, usually `*.safetensors`; its folder is created if missing.
+        metadata: Further entries of the metadata, for example {"training": a JSON string}.
 
     Raises:
         ValueError: If the model is of another type or dtype or not finite, or if the metadata are
-            not strings or take a name that this function writes itself.
+            not strings or use a name that this function writes itself.
     """
     architecture = architecture_of(model)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
@@ -140,7 +140,7 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
 
 
 def _new_model(architecture: str) -> nn.Module:
-    # Random numbers for weights that are about to be replaced must not shift those of the caller.
+    # The initial weights are replaced later; drawing them must not shift the caller's random state.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         return ARCHITECTURES[architecture].model()
 

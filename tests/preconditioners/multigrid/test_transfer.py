@@ -1,0 +1,75 @@
+"""Coarser grids: which axes are halved, and interpolation, exact on trilinear functions."""
+
+import numpy as np
+import pytest
+
+import mixeddim as md
+from learning.preconditioners.multigrid.transfer import (
+    axes_of,
+    coarsened,
+    coupling_along_axes,
+    interpolation,
+)
+
+
+def grid_of(shape):
+    n = int(np.prod(shape))
+    return md.Grid(shape, np.zeros(3), np.ones(3), np.arange(n))
+
+
+@pytest.mark.parametrize(("num_cells", "strengths", "coarse"), [
+    ((20, 20, 20), [[1, 1, 1]], (10, 10, 10)),
+    ((5, 5, 5), [[2, 2, 2]], (3, 3, 3)),
+    ((1, 2, 3), [[1, 1, 1]], (1, 1, 2)),
+    ((1, 1, 4), [[9, 9, 1]], (1, 1, 2)),
+    ((8, 8, 8), [[1, 1, 0.1]], (4, 4, 8)),
+    ((8, 8, 8), [[1, 1, 0.1], [0.1, 1, 1]], (8, 4, 8)),
+    ((8, 8, 8), [[1, 0.1, 0.1], [0.1, 0.1, 1]], (4, 4, 4)),
+    ((8, 8, 8), [[1, 0.2, 0.1], [0.1, 0.2, 1]], (8, 4, 8)),
+    ((4, 4, 4), [[0, 0, 0]], (2, 2, 2)),
+], ids=str)  # fmt: skip
+def test_axes_of_strong_coupling_are_halved(num_cells, strengths, coarse):
+    axes = axes_of(grid_of(tuple(n + 1 for n in num_cells)))
+    halved = coarsened(axes, np.array(strengths, dtype=float))
+    assert tuple(len(x) - 1 for x in halved) == coarse
+    for x, n in zip(halved, num_cells, strict=True):
+        assert (x[0], x[-1]) == (0, n)
+
+
+def test_axes_of_weak_coupling_catch_up():
+    axes, sizes = axes_of(grid_of((33, 33, 33))), []
+    for _ in range(5):
+        axes = coarsened(axes, np.array([[1.0, 1.0, 0.01]]))
+        sizes.append(tuple(len(x) - 1 for x in axes))
+    assert sizes == [(16, 16, 32), (8, 8, 32), (4, 4, 32), (2, 2, 16), (1, 1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("num_cells", "upper", "k_3d", "expected"),
+    [((4, 4, 4), (1, 1, 1), 1.0, (16, 16, 16)),
+     ((4, 3, 5), (1, 1, 1), 2.0, (16, 9, 25)),
+     ((4, 4, 4), (1, 1, 2), [[1, 0.4, 0], [0.4, 2, 0], [0, 0, 4]], (16, 32, 16))],
+    ids=["cubes", "cuboids", "tensor"],
+)  # fmt: skip
+def test_coupling_along_axes_is_diffusion_over_squared_cell_size(
+    reduced, num_cells, upper, k_3d, expected
+):
+    system = reduced(num_cells, k_3d=k_3d, upper=upper)
+    found = coupling_along_axes(system.K, system.grid)
+    np.testing.assert_allclose(found / found[0], np.array(expected) / expected[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("num_cells", [(4, 4, 4), (5, 4, 3), (1, 7, 2), (3, 1, 9)], ids=str)
+def test_interpolation_reproduces_trilinear_functions(num_cells):
+    fine = axes_of(grid_of(tuple(n + 1 for n in num_cells)))
+    for _ in range(3):
+        coarse = coarsened(fine, np.ones((1, 3)))
+        P = interpolation(coarse, fine)
+
+        def values(axes):
+            x, y, z = np.meshgrid(*axes, indexing="ij")
+            return (1 + 2 * x - y + 3 * z + x * y - y * z + 2 * x * y * z).ravel()
+
+        np.testing.assert_allclose(P @ values(coarse), values(fine), atol=1e-12)
+        np.testing.assert_allclose(P.sum(axis=1), 1.0, atol=1e-15)
+        fine = coarse
