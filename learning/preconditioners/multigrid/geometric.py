@@ -26,6 +26,7 @@ from scipy import sparse
 from learning.krylov.cycles import LinearMap
 from learning.krylov.operators import SystemBatch, grids_of
 from learning.krylov.sparse import SparseMap, block_diagonal, sparse_map
+from learning.preconditioners.multigrid.near_kernel import NearKernel
 from learning.preconditioners.multigrid.network import NetworkResponse, scaled
 from learning.preconditioners.multigrid.smoothers import chebyshev, l1_jacobi, low_rank
 from learning.preconditioners.multigrid.stencils import StencilMatrix, coarse_stencils, stencils_of
@@ -149,6 +150,7 @@ class Hierarchy:
         solve_coarsest: Of vectors in grid order.
         node_of_dof, dof_of_node: Of the finest grid, shape (batch, n).
         dtype: What the cycle runs in.
+        constants: What the vectors' dtype has to do for a cycle in a coarser one, or None.
     """
 
     levels: tuple[Level, ...]
@@ -156,6 +158,7 @@ class Hierarchy:
     node_of_dof: torch.Tensor
     dof_of_node: torch.Tensor
     dtype: torch.dtype
+    constants: NearKernel | None
 
     def preconditioner(self, smoothers: Sequence[LinearMap]) -> LinearMap:
         """Return the V-cycle with a smoother for each level, as a map of vectors in dof order.
@@ -172,7 +175,7 @@ class Hierarchy:
             x = v_cycle(self, smoothers, (on_grid / size).to(self.dtype))
             return size * x.gather(1, self.node_of_dof).to(r.dtype)
 
-        return apply
+        return apply if self.constants is None else self.constants.deflated(apply)
 
 
 def v_cycle(
@@ -229,6 +232,9 @@ def create_hierarchy(
     network = NetworkResponse.of(systems)
     apply_C = network.coupling(batch, like)
 
+    constants = None
+    if dtype != batch.g.dtype:
+        constants = NearKernel.of(batch, np.abs(stencils).sum(axis=1).ravel())
     levels: list[Level] = []
     axes = axes_of(grids[0])
     coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
@@ -270,6 +276,7 @@ def create_hierarchy(
         node_of_dof=torch.tensor(node_of_dof, device=like.device),
         dof_of_node=torch.tensor(dof_of_node, device=like.device),
         dtype=dtype,
+        constants=constants,
     )
 
 

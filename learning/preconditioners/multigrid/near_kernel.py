@@ -1,0 +1,65 @@
+"""Constants, on which S may be so small that a cycle in float32 loses them.
+
+Without given values, and with little reaction and exchange, 1'S1 is far below the rounding of S v
+in float32, and the coarsest grid turns this rounding into constants of any size. So constants are
+corrected in the dtype of the vectors,
+
+    M = Q + (1 - Q S) V (1 - S Q)      Q = 1 (1'S1)^-1 1'
+
+with V the cycle: M is symmetric where V is, and exact on constants (Nicolaides 1987, SIAM J. Numer.
+Anal. 24:355; Tang, Nabben, Vuik & Erlangga 2009, J. Sci. Comput. 39:340, the form "BNN").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learning.krylov.cycles import LinearMap
+from learning.krylov.operators import SystemBatch
+
+__all__ = ["NearKernel"]
+
+NEARLY_SINGULAR: Final = 1e-5
+"""Part of 1'|A_0|1 below which 1'S1 is corrected; the rounding of float32 is a hundredth of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class NearKernel:
+    """The constants of a batch of systems.
+
+    Attributes:
+        image: S 1, shape (batch, n).
+        inverse: 1 / 1'S1, shape (batch, 1); 0 for systems that the cycle can do by itself.
+    """
+
+    image: torch.Tensor
+    inverse: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: SystemBatch, row_sums: NDArray[np.float64]) -> NearKernel | None:
+        """Return that of a batch, or None where no system needs it.
+
+        Args:
+            batch: The systems.
+            row_sums: Those of |A_0|, shape (batch n,).
+        """
+        image = batch.apply(torch.ones_like(batch.g))
+        energy = image.sum(dim=1, keepdim=True)
+        size = torch.tensor(row_sums).to(image).reshape(image.shape).sum(dim=1, keepdim=True)
+        is_small = (energy > 0) & (energy < NEARLY_SINGULAR * size)
+        return cls(image, torch.where(is_small, 1.0 / energy, 0.0)) if is_small.any() else None
+
+    def deflated(self, cycle: LinearMap) -> LinearMap:
+        """Return M for a cycle V."""
+
+        def apply(r: torch.Tensor) -> torch.Tensor:
+            constant = self.inverse * r.sum(dim=1, keepdim=True)
+            x = cycle(r - constant * self.image)
+            return x + constant - self.inverse * (self.image * x).sum(dim=1, keepdim=True)
+
+        return apply
