@@ -21,9 +21,9 @@ docs:  ## the site, with every demo run: docs/_build/html/index.html
 	@bash .ci/environment docs
 	$(python) -m sphinx -c docs -W --keep-going -n . docs/_build/html $(ARGS)
 
-test:  ## run the tests
+test:  ## run the tests, on two processes
 	@bash .ci/environment test
-	$(python) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint:  ## check style and types
 	@bash .ci/environment lint

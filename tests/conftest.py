@@ -11,6 +11,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 import ufl
+from dolfinx.jit import DOLFINX_DEFAULT_JIT_OPTIONS
 
 from mixeddim import (
     Coefficients,
@@ -25,6 +26,10 @@ from mixeddim import (
     random_vascular_graph,
     reduce,
 )
+
+
+# A process waits while another one compiles the same form; ten seconds, as usual, may not do.
+DOLFINX_DEFAULT_JIT_OPTIONS["timeout"] = (200, "seconds")
 
 
 def _network(
