@@ -27,7 +27,6 @@ from mixeddim import (
     reduce,
 )
 
-
 # A process waits while another one compiles the same form; ten seconds, as usual, may not do.
 DOLFINX_DEFAULT_JIT_OPTIONS["timeout"] = (200, "seconds")
 
