@@ -5,6 +5,7 @@ A sample; `python tests/benchmarks/random_problems.py --solvers all` runs 1,000 
 
 import importlib.util
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import learning
 import mixeddim as md
+from mixeddim.verification import random_problems
 from mixeddim.verification.random_problems import draw_problem, reference_solution
 
 _PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "random_problems.py"
@@ -39,6 +41,14 @@ def judged(seeds, solvers):
 @pytest.mark.parametrize("first", range(0, 75, 25))
 def test_solvers_of_the_coupled_problem(first):
     outcomes = judged(range(first, first + 25), command.MIXEDDIM)
+    right = [outcome for outcome in outcomes if outcome.verdict == "right"]
+    assert len(right) >= 0.9 * len(outcomes)
+
+
+def test_solvers_on_hexahedra(monkeypatch):
+    hexahedra = partial(md.create_box, cell_type="hexahedron")
+    monkeypatch.setattr(random_problems, "create_box", hexahedra)
+    outcomes = judged(range(6), (*command.MIXEDDIM, "fast diagonalisation, coupling"))
     right = [outcome for outcome in outcomes if outcome.verdict == "right"]
     assert len(right) >= 0.9 * len(outcomes)
 

@@ -32,17 +32,15 @@ def test_smooth_solutions_converge_at_full_rates(make: Callable[[], ExactProblem
 
 
 def test_smooth_solutions_converge_at_full_rates_on_hexahedra() -> None:
-    study, tetrahedra = (
-        study_convergence(replace(smooth_coupled(), cell_type=cell_type), (8, 12, 16))
-        for cell_type in ("hexahedron", "tetrahedron")
-    )
+    study = study_convergence(replace(smooth_coupled(), cell_type="hexahedron"), (8, 12, 16))
+    tetrahedra = study_convergence(smooth_coupled(), (8,))
     assert study.rate("L2_3d") == pytest.approx(2.0, abs=0.1)
     assert study.rate("H1_3d") == pytest.approx(1.0, abs=0.1)
     assert study.rate("L2_1d") == pytest.approx(2.0, abs=0.1)
     assert study.rate("L2_flux") > 1.9
     # The same nodes, and a gradient that is nearly twice as close.
-    assert np.all(study.values("H1_3d") < 0.6 * tetrahedra.values("H1_3d"))
-    assert np.all(study.values("L2_3d") < 0.9 * tetrahedra.values("L2_3d"))
+    assert study.errors[0].H1_3d < 0.6 * tetrahedra.errors[0].H1_3d
+    assert study.errors[0].L2_3d < 0.9 * tetrahedra.errors[0].L2_3d
 
 
 def test_uncoupled_sides_exchange_nothing() -> None:
