@@ -99,7 +99,7 @@ def petsc_history(A, b, precondition, ksp_type, **options):
 @pytest.mark.parametrize(("precondition", "num_directions"), [
     (no_preconditioner, None), ("Jacobi", None), ("Jacobi", 1), ("Jacobi", 30),
     (bent, 1), (bent, 3), (bent, 30),
-], ids=str)  # fmt: skip
+], ids=lambda value: getattr(value, "__name__", str(value)))  # fmt: skip
 def test_residual_history_equals_that_of_petsc(precondition, num_directions):
     A, b = spd_systems(1, 60)
     A = stretched(A, 2)  # more, and plain CG loses orthogonality, each code in its own way
