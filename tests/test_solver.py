@@ -20,7 +20,9 @@ def system():
     return md.reduce(md.assemble(box, network, md.Coefficients(sigma_3d=1.0)))
 
 
-@pytest.mark.parametrize("preconditioner", [learning.Identity(), learning.Jacobi()], ids=["identity", "jacobi"])
+@pytest.mark.parametrize(
+    "preconditioner", [learning.Identity(), learning.Jacobi()], ids=["identity", "jacobi"]
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_reaches_the_direct_solution(system, preconditioner, method):
     result = learning.solve(system, preconditioner, method, rtol=1e-10)
