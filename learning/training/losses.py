@@ -12,6 +12,7 @@ from types import MappingProxyType
 import torch
 
 from learning.krylov.conjugate_gradients import energy_reduction
+from learning.krylov.cycles import precondition_in
 from learning.krylov.fgmres import krylov_sines
 from learning.krylov.operators import SystemBatch
 
@@ -33,7 +34,7 @@ def residual_loss(batch: SystemBatch, f: torch.Tensor, precondition: Map) -> tor
     The paper divides A by the root mean square of its diagonal, and so does M here: the products
     S M(f) are the same.
     """
-    residual = f - batch.apply(precondition(f))
+    residual = f - batch.apply(precondition_in(precondition, f))
     norm = torch.linalg.vector_norm
     return (norm(residual, dim=1) / norm(f, dim=1)).mean()
 
