@@ -26,6 +26,7 @@ from mixeddim.networks.graphs import (
     inlet_mask,
     node_positions,
 )
+from mixeddim.networks.kinds import wrong_kind
 
 __all__ = ["Cleaning", "largest_component", "merge_close_nodes", "resolve_chains"]
 
@@ -76,11 +77,8 @@ def _report(step: str, before: nx.Graph, after: nx.Graph) -> Cleaning:
 
 def _check(graph: nx.Graph, tolerance: float) -> None:
     """Check what every step is given."""
-    if graph.is_directed() or graph.is_multigraph():
-        raise ValueError(
-            f"got a {type(graph).__name__}; wanted an undirected networkx.Graph without parallel "
-            "edges. Convert it with networkx.Graph(graph)."
-        )
+    if message := wrong_kind(graph):
+        raise ValueError(message)
     if graph.number_of_edges() == 0:
         raise ValueError("got a graph without an edge; wanted a network. Add edges.")
     if not tolerance >= 0.0:
