@@ -14,6 +14,10 @@ from .fem.meshes import StructuredBox as StructuredBox
 from .fem.meshes import VertexTag as VertexTag
 from .fem.meshes import create_box as create_box
 from .fem.meshes import create_network as create_network
+from .networks.artefacts import Hubs as Hubs
+from .networks.artefacts import find_hubs as find_hubs
+from .networks.artefacts import prune_spurs as prune_spurs
+from .networks.artefacts import remove_empty_edges as remove_empty_edges
 from .networks.blood_flow import Flow as Flow
 from .networks.blood_flow import solve_flow as solve_flow
 from .networks.cleaning import Cleaning as Cleaning
@@ -34,6 +38,7 @@ from .networks.io import read_dgf as read_dgf
 from .networks.io import read_network as read_network
 from .networks.io import write_network as write_network
 from .networks.scaling import Scaling as Scaling
+from .networks.skeletons import from_skeleton as from_skeleton
 from .networks.viscosity import relative_viscosity as relative_viscosity
 from .reduction import ReducedSystem as ReducedSystem
 from .reduction import load_reduced as load_reduced

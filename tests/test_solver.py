@@ -105,6 +105,10 @@ def test_a_preconditioner_that_is_not_positive_is_left_to_the_flexible_methods(s
     (Of(lambda r: r[:, :-1]), {},
      r"got shape \(1, 119\) on cpu from the preconditioner; wanted \(1, 120\)"),
     (Of(lambda r: r.to("meta")), {}, "on meta from the preconditioner; wanted .* on cpu"),
+    (Of(lambda _: None), {}, r"got None from the preconditioner; wanted a tensor of shape "
+     r"\(1, 120\) on cpu, .* End its function, .* with `return` and that tensor"),
+    (Of(lambda r: r.numpy()), {}, "got an object of type ndarray from the preconditioner"),
+    (Of(None), {}, r"got None as the map r -> M r; .* shape \(1, 120\).*End setup with `return`"),
     (learning.Jacobi(), {"rtol": -1.0}, "got rtol=-1.0"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_explained(system, preconditioner, arguments, message):

@@ -189,15 +189,30 @@ def precondition_in(precondition: LinearMap, v: torch.Tensor) -> torch.Tensor:
     """Return M v in the dtype of v.
 
     Raises:
-        ValueError: If M returns another shape, or on another device.
+        ValueError: If M is no function, or returns no tensor, or one of another shape or device.
     """
+    wanted = f"{tuple(v.shape)} on {v.device}, as it was given"
+    if not callable(precondition):
+        raise ValueError(
+            f"got {_kind(precondition)} as the map r -> M r; wanted a function of tensors of shape "
+            f"{wanted}. End setup with `return` and that function."
+        )
     z = precondition(v)
+    if not isinstance(z, torch.Tensor):
+        raise ValueError(
+            f"got {_kind(z)} from the preconditioner; wanted a tensor of shape {wanted}. End its "
+            "function, or the `forward` of its model, with `return` and that tensor."
+        )
     if z.shape != v.shape or z.device != v.device:
         raise ValueError(
-            f"got shape {tuple(z.shape)} on {z.device} from the preconditioner; wanted "
-            f"{tuple(v.shape)} on {v.device}, as it was given. Correct its last reshape or `to`."
+            f"got shape {tuple(z.shape)} on {z.device} from the preconditioner; wanted {wanted}. "
+            "Correct its last reshape or `to`."
         )
     return z.to(v.dtype)
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
 def or_one(values: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ import torch
 
 import learning
 from learning.devices import usable_device
+from learning.krylov.cycles import precondition_in
 from learning.krylov.operators import batch_systems
 from learning.krylov.preconditioner import Preconditioner, check_preconditioner
 from learning.petsc.preconditioners import PETSc
@@ -98,7 +99,7 @@ class LearningPC:
 
         Raises:
             ValueError: If the PC is on several processes, the sizes of its matrix and the system
-                differ, or there is no preconditioner or no system.
+                differ, there is no preconditioner or no system, or its setup returns None.
         """
         if pc.comm.size > 1:
             raise ValueError(
@@ -121,14 +122,23 @@ class LearningPC:
             )
         batch = batch_systems([reduced], torch.float64, self._device)
         self._apply = self._preconditioner.setup([reduced], batch)
+        if self._apply is None:
+            raise ValueError(
+                f"got None from the setup of {type(self._preconditioner).__name__}; wanted a "
+                f"function of tensors of shape (1, {n}). End setup with `return` and it."
+            )
 
     def apply(self, _: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        """Set y = M x; called by PETSc."""
+        """Set y = M x; called by PETSc.
+
+        Raises:
+            ValueError: If the PC is not set up, or M returns no tensor of the shape of x.
+        """
         if self._apply is None:
             raise ValueError("got a PC that is not set up; wanted one that is. Call pc.setUp().")
         r = torch.tensor(x.getArray(readonly=True), device=self._device)[None]
         with torch.no_grad():
-            y.setArray(self._apply(r)[0].to("cpu", torch.float64).numpy())
+            y.setArray(precondition_in(self._apply, r)[0].to("cpu", torch.float64).numpy())
 
     def applyTranspose(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """Set y = M' x; called by PETSc.

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import torch
 
 from learning.krylov.conjugate_gradients import energy_reduction
+from learning.krylov.cycles import precondition_in
 from learning.krylov.fgmres import krylov_sines
 from learning.krylov.operators import SystemBatch
 
@@ -35,7 +36,7 @@ def residual_loss(batch: SystemBatch, f: torch.Tensor, precondition: Map) -> tor
     It equals the loss of the paper (arXiv:2507.15452), which takes unit vectors f and divides A by
     the root mean square of its diagonal: M does that division here, so that S M(f) is the same.
     """
-    residual = f - batch.apply(precondition(f))
+    residual = f - batch.apply(precondition_in(precondition, f))
     norm = torch.linalg.vector_norm
     return (norm(residual, dim=1) / norm(f, dim=1)).mean()
 

@@ -28,6 +28,7 @@ from mixeddim.fem.forms import Coefficients
 from mixeddim.fem.grid import Grid
 from mixeddim.fem.meshes import Network, StructuredBox
 from mixeddim.fem.sides import Side, assemble_network, assemble_tissue
+from mixeddim.networks.graphs import check_inlets
 
 __all__ = ["CoupledSystem", "assemble"]
 
@@ -174,6 +175,7 @@ def assemble(
         outside: What to do where a circle leaves the tissue (see `mixeddim.fem.averaging.average`).
 
     Raises:
+        NetworkError: If u_1d is given at the inlets, and a connected part of the network has none.
         ValueError: If circles leave the tissue under "raise", or a condition or coefficient does
             not fit its side.
         TypeError: If a condition or coefficient is of an unknown kind, or `network` no mesh.
@@ -191,6 +193,8 @@ def assemble(
                 f"got a {name} mesh on {comm.size} processes; assembly is serial for now. "
                 "Create both meshes with comm=MPI.COMM_SELF."
             )
+    if any(isinstance(bc, Dirichlet) and bc.on == "inlets" for bc in bcs_1d):
+        check_inlets(network.graph)
     side_3d = assemble_tissue(tissue, coefficients, bcs_3d)
     side_1d = assemble_network(network, coefficients, bcs_1d)
     coupling = couple(tissue, side_3d.V, network, coefficients.permeability, averaging, outside)

@@ -26,8 +26,21 @@ from mixeddim.networks.graphs import (
     inlet_mask,
     node_positions,
 )
+from mixeddim.networks.kinds import wrong_kind
 
-__all__ = ["Cleaning", "largest_component", "merge_close_nodes", "resolve_chains"]
+__all__ = [
+    "Chain",
+    "Cleaning",
+    "chains_of",
+    "check_network",
+    "components",
+    "directed",
+    "largest_component",
+    "merge_close_nodes",
+    "merge_groups",
+    "report_step",
+    "resolve_chains",
+]
 
 type Chain = list[Hashable]
 type Ordinals = NDArray[np.intp]
@@ -63,7 +76,8 @@ class Cleaning:
         )
 
 
-def _report(step: str, before: nx.Graph, after: nx.Graph) -> Cleaning:
+def report_step(step: str, before: nx.Graph, after: nx.Graph) -> Cleaning:
+    """Return what a step made of a graph, with its report."""
     return Cleaning(
         graph=after,
         step=step,
@@ -74,13 +88,10 @@ def _report(step: str, before: nx.Graph, after: nx.Graph) -> Cleaning:
     )
 
 
-def _check(graph: nx.Graph, tolerance: float) -> None:
-    """Check what every step is given."""
-    if graph.is_directed() or graph.is_multigraph():
-        raise ValueError(
-            f"got a {type(graph).__name__}; wanted an undirected networkx.Graph without parallel "
-            "edges. Convert it with networkx.Graph(graph)."
-        )
+def check_network(graph: nx.Graph, tolerance: float = 0.0) -> None:
+    """Check what every step is given: a network with edges, a tolerance of zero or more."""
+    if message := wrong_kind(graph):
+        raise ValueError(message)
     if graph.number_of_edges() == 0:
         raise ValueError("got a graph without an edge; wanted a network. Add edges.")
     if not tolerance >= 0.0:
@@ -99,14 +110,14 @@ def largest_component(graph: nx.Graph) -> Cleaning:
         NetworkError: if a node has no valid `pos`.
         ValueError: if the graph has no edge, or is directed or a multigraph.
     """
-    _check(graph, tolerance=0.0)
+    check_network(graph)
     start, end = edge_indices(graph).T
-    component = _components(graph, start, end)
+    component = components(graph, start, end)
     lengths = np.bincount(component[start], weights=edge_lengths(graph))
     kept = [
         node for node, ordinal in zip(graph, component == lengths.argmax(), strict=True) if ordinal
     ]
-    return _report("largest component", graph, graph.subgraph(kept).copy())
+    return report_step("largest component", graph, graph.subgraph(kept).copy())
 
 
 def merge_close_nodes(graph: nx.Graph, tolerance: float = 0.0) -> Cleaning:
@@ -126,10 +137,26 @@ def merge_close_nodes(graph: nx.Graph, tolerance: float = 0.0) -> Cleaning:
         ValueError: if the graph has no edge left, is directed or a multigraph, or the tolerance
             is negative.
     """
-    _check(graph, tolerance)
-    nodes, inlets = list(graph), inlet_mask(graph)
+    check_network(graph, tolerance)
     pairs = KDTree(node_positions(graph)).query_pairs(tolerance, output_type="ndarray")
-    group = _components(graph, *pairs.T)
+    group = components(graph, *pairs.T)
+    merged = merge_groups(graph, group)
+    if merged.number_of_edges() == 0:
+        raise ValueError(
+            f"got tolerance={tolerance!r}, which merges the whole network into "
+            f"{len(merged)} points; wanted less than its extent. Pass a smaller one."
+        )
+    return report_step(f"nodes within {tolerance:.3g} merged", graph, merged)
+
+
+def merge_groups(graph: nx.Graph, group: Ordinals) -> nx.Graph:
+    """Return a graph with one node for each group, as `merge_close_nodes` describes.
+
+    Args:
+        graph: A network.
+        group: Number of the group of each node, shape `(num_nodes,)`.
+    """
+    nodes, inlets = list(graph), inlet_mask(graph)
     _, first = np.unique(group, return_index=True)
     kept = [nodes[ordinal] for ordinal in first[group]]  # of each node the one that stands for it
     merged = nx.Graph()
@@ -145,23 +172,18 @@ def merge_close_nodes(graph: nx.Graph, tolerance: float = 0.0) -> Cleaning:
             order_stays = first[group[start]] < first[group[end]]
             merged.add_edge(u, v)
             merged.edges[u, v].clear()  # of what a narrower one had
-            merged.edges[u, v].update(_directed(attributes, order_stays))
-    if merged.number_of_edges() == 0:
-        raise ValueError(
-            f"got tolerance={tolerance!r}, which merges the whole network into "
-            f"{len(merged)} points; wanted less than its extent. Pass a smaller one."
-        )
-    return _report(f"nodes within {tolerance:.3g} merged", graph, merged)
+            merged.edges[u, v].update(directed(attributes, order_stays))
+    return merged
 
 
-def _directed(attributes: Mapping[str, Any], along: bool) -> dict[str, Any]:
+def directed(attributes: Mapping[str, Any], along: bool) -> dict[str, Any]:
     """Return what an edge carries, its `flow` as seen along the order of the nodes or against."""
     if along or "flow" not in attributes:
         return dict(attributes)
     return {**attributes, "flow": -attributes["flow"]}
 
 
-def _components(graph: nx.Graph, start: Ordinals, end: Ordinals) -> Ordinals:
+def components(graph: nx.Graph, start: Ordinals, end: Ordinals) -> Ordinals:
     """Return the number of the connected component of each node, given the links."""
     num_nodes = graph.number_of_nodes()
     links = coo_array((np.ones(len(start)), (start, end)), shape=(num_nodes, num_nodes))
@@ -201,13 +223,13 @@ def resolve_chains(graph: nx.Graph, tolerance: float = math.inf) -> Cleaning:
     Source:
         D. H. Douglas, T. K. Peucker, Cartographica 10 (1973) 112.
     """
-    _check(graph, tolerance)
+    check_network(graph, tolerance)
     position = dict(zip(graph, node_positions(graph), strict=True))
     ordinal = {node: number for number, node in enumerate(graph)}
     edge_radii(graph)
     straight = nx.Graph()
     straight.add_nodes_from(graph.nodes(data=True))
-    for chain in sorted(_chains(graph), key=len):  # single edges first: long chains can give way
+    for chain in sorted(chains_of(graph), key=len):  # single edges first: long chains can give way
         points = np.array([position[node] for node in chain])
         kept = _straighten(points, tolerance, num_inner=2 if chain[0] == chain[-1] else 0)
         if len(kept) == 2 < len(chain) and straight.has_edge(chain[0], chain[-1]):
@@ -216,10 +238,10 @@ def resolve_chains(graph: nx.Graph, tolerance: float = math.inf) -> Cleaning:
         for i, j in pairwise(kept):
             attributes = _joined(graph, ordinal, chain[i : j + 1], points[i : j + 1])
             straight.add_edges_from([(chain[i], chain[j], attributes)])
-    return _report(f"chains straightened within {tolerance:.3g}", graph, straight)
+    return report_step(f"chains straightened within {tolerance:.3g}", graph, straight)
 
 
-def _chains(graph: nx.Graph) -> Iterator[Chain]:
+def chains_of(graph: nx.Graph) -> Iterator[Chain]:
     """Yield the paths through nodes of degree 2, each edge in one; loops end where they start."""
     inlets = zip(graph, inlet_mask(graph), strict=True)
     stops = {node for node, inlet in inlets if inlet or graph.degree[node] != 2}
@@ -260,7 +282,7 @@ def _joined(
     """Return what the edge from the first to the last node of a chain carries."""
     forward = ordinal[chain[0]] < ordinal[chain[-1]]
     edges = [
-        _directed(graph.edges[u, v], (ordinal[u] < ordinal[v]) == forward)
+        directed(graph.edges[u, v], (ordinal[u] < ordinal[v]) == forward)
         for u, v in pairwise(chain)
     ]
     if len(edges) == 1:

@@ -19,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from mixeddim.networks.kinds import wrong_kind
+
 __all__ = [
     "NetworkError",
     "NetworkStatistics",
     "Spread",
+    "check_inlets",
     "check_structure",
     "edge_indices",
     "edge_lengths",
@@ -132,8 +135,8 @@ def validate_graph(
     """Check that a graph is a network that can be meshed and solved on, and say what is wrong.
 
     The graph must be a simple undirected graph with an edge, each node must have a position of
-    its own and an edge, each edge two distinct ends and a positive radius, and each connected
-    component an inlet, since its 1D problem has no Dirichlet value otherwise.
+    its own and an edge, each edge two distinct ends and a positive radius. Inlets are asked for by
+    `assemble`, and only where a value is held at them.
 
     Args:
         graph: The network.
@@ -148,7 +151,6 @@ def validate_graph(
     edge_radii(graph)
     positions = node_positions(graph)
     _check_distinct_positions(graph, positions)
-    _check_inlets(graph)
     if lower is not None:
         _check_inside(graph, positions < np.asarray(lower), "lower", lower)
     if upper is not None:
@@ -161,11 +163,8 @@ def check_structure(graph: nx.Graph) -> None:
     Raises:
         NetworkError: naming what is wrong, what was wanted, and the remedy.
     """
-    if not isinstance(graph, nx.Graph) or graph.is_directed() or graph.is_multigraph():
-        raise NetworkError(
-            f"got a {type(graph).__name__}; wanted an undirected networkx.Graph without parallel "
-            "edges. Convert it with networkx.Graph(graph)."
-        )
+    if message := wrong_kind(graph):
+        raise NetworkError(message)
     if graph.number_of_edges() == 0:
         raise NetworkError(
             f"the graph has {graph.number_of_nodes()} nodes and no edge; wanted at least one. "
@@ -202,18 +201,6 @@ def _check_distinct_positions(graph: nx.Graph, positions: NDArray[np.float64]) -
         )
 
 
-def _check_inlets(graph: nx.Graph) -> None:
-    inlets = {node for node, inlet in graph.nodes(data="inlet", default=False) if inlet}
-    for component in nx.connected_components(graph):
-        if inlets.isdisjoint(component):
-            node = next(node for node in graph if node in component)
-            raise NetworkError(
-                f"the connected component of node {node!r} ({len(component)} nodes) has no inlet; "
-                "wanted one in each component, to hold its Dirichlet value. Set "
-                f"graph.nodes[{node!r}]['inlet'] = True, or use mark_ends_as_inlets(graph)."
-            )
-
-
 def _check_inside(
     graph: nx.Graph, outside: NDArray[np.bool_], corner: str, bound: Sequence[float]
 ) -> None:
@@ -228,6 +215,24 @@ def _check_inside(
 
 def _numbers(values: Sequence[float] | NDArray[np.float64]) -> str:
     return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def check_inlets(graph: nx.Graph) -> None:
+    """Check that each connected component has an inlet, where a value held at inlets is to act.
+
+    Raises:
+        NetworkError: naming the first component without one, and the remedy.
+    """
+    inlets = {node for node, inlet in zip(graph, inlet_mask(graph), strict=True) if inlet}
+    for component in nx.connected_components(graph):
+        if inlets.isdisjoint(component):
+            node = next(node for node in graph if node in component)
+            raise NetworkError(
+                f"the connected component of node {node!r} ({len(component)} nodes) has no inlet; "
+                "wanted one in each component, to hold its Dirichlet value. Set "
+                f"graph.nodes[{node!r}]['inlet'] = True, or use mark_ends_as_inlets(graph), before "
+                "create_network; or pass bcs_1d without Dirichlet('inlets')."
+            )
 
 
 def mark_ends_as_inlets(graph: nx.Graph) -> nx.Graph:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mixeddim.networks.graphs import (
     NetworkError,
     Spread,
+    check_inlets,
     edge_indices,
     edge_lengths,
     edge_radii,
@@ -136,14 +137,6 @@ BROKEN = {
         lambda graph: graph.nodes["c"].update(pos=(0.0, 0.0, 1e-13)),
         r"nodes 'a' and 'c' are at the same position \(0, 0, 0\)",
     ),
-    "no inlet": (
-        lambda graph: forget(graph, "a", "inlet"),
-        r"component of node 'a' \(4 nodes\) has no inlet; wanted one in each component",
-    ),
-    "a component without inlet": (
-        lambda graph: add_component(graph, 8, (1.0, 1.0, 1.0), 9, (2.0, 1.0, 1.0)),
-        r"component of node 8 \(2 nodes\) has no inlet; .* use mark_ends_as_inlets\(graph\)",
-    ),
 }
 
 
@@ -151,6 +144,49 @@ BROKEN = {
 def test_validation_says_what_is_wrong(breaking, message):
     graph = fork()
     breaking(graph)
+    with pytest.raises(NetworkError, match=message):
+        validate_graph(graph)
+
+
+@pytest.mark.parametrize(
+    ("breaking", "message"),
+    [
+        (
+            lambda graph: forget(graph, "a", "inlet"),
+            r"component of node 'a' \(4 nodes\) has no inlet; wanted one in each component",
+        ),
+        (
+            lambda graph: add_component(graph, 8, (1.0, 1.0, 1.0), 9, (2.0, 1.0, 1.0)),
+            r"component of node 8 \(2 nodes\) has no inlet; .* use mark_ends_as_inlets\(graph\)",
+        ),
+    ],
+    ids=["none", "none in one component"],
+)
+def test_missing_inlets_are_named_where_they_are_asked_for(breaking, message):
+    graph = fork()
+    check_inlets(graph)
+    breaking(graph)
+    validate_graph(graph)
+    with pytest.raises(NetworkError, match=message):
+        check_inlets(graph)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (
+            nx.MultiGraph([(0, 1), (1, 2), (1, 2)]),
+            r"keep one of the 2 edges between 1 and 2: put a node .* mixeddim\.from_skeleton",
+        ),
+        (
+            nx.DiGraph([(0, 1), (1, 2), (2, 1)]),
+            "keep one of the 2 edges between 1 and 2: .* whichever way they point",
+        ),
+        (nx.DiGraph([(0, 1)]), r"Convert it with networkx\.Graph\(graph\)"),
+        (nx.MultiGraph([(3, 3), (3, 3)]), "keep one of the 2 edges between 3 and 3"),
+    ],
+)
+def test_no_advice_loses_a_vessel(graph, message):
     with pytest.raises(NetworkError, match=message):
         validate_graph(graph)
 

@@ -275,6 +275,32 @@ def test_transpose_of_a_nonlinear_one_is_explained(system, unet):
         ksp.getPC().applyTranspose(x, y)
 
 
+class Returns:
+    """A preconditioner whose setup returns what it is given."""
+
+    is_linear = is_symmetric = True
+
+    def __init__(self, apply):
+        self.apply = apply
+
+    def setup(self, *_):
+        return self.apply
+
+
+def test_a_preconditioner_that_returns_nothing_is_explained(system):
+    ksp = krylov(system, "cg", as_pc(Returns(lambda _: None), system))
+    x, y = schur_complement(system).createVecs()
+    x.set(1.0)
+    with raises_in_petsc(r"got None from the preconditioner; wanted a tensor of shape \(1, 120\)"):
+        ksp.solve(x, y)
+
+
+def test_a_setup_that_returns_nothing_is_explained(system):
+    ksp = krylov(system, "cg", as_pc(Returns(None), system))
+    with raises_in_petsc(r"got None from the setup of Returns; .* End setup with `return`"):
+        ksp.setUp()
+
+
 PARALLEL = """
 import learning
 from learning.petsc import LearningPC

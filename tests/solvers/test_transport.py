@@ -263,6 +263,28 @@ def test_given_values_in_the_tissue_are_in_the_balance(fork: nx.Graph) -> None:
         assert state.relative_residual < 1e-13
 
 
+def test_a_network_without_inlets_needs_none(fork: nx.Graph) -> None:
+    """A closed one: what is in it at the start is in it or in the tissue at the end."""
+    graph = fork.copy()
+    nx.set_node_attributes(graph, values=False, name="inlet")
+    system = assemble(graph, 0.25, md.Coefficients(k_1d=0.1, permeability=0.5))
+    states = list(
+        md.simulate_transport(
+            system, 0.0, time_step=0.1, num_steps=5, initial_1d=lambda x: 1 + x[0]
+        )
+    )
+    volume = discretise_advection(system.network, 0.0).volume
+    x = system.network.P1.tabulate_dof_coordinates()
+    before = volume @ (1 + x[:, 0])
+    for state in states:
+        balance = state.mass_balance
+        assert balance.inflow == balance.outflow == 0.0
+        assert balance.amount_3d + balance.amount_1d == pytest.approx(before, rel=1e-11)
+    assert balance.amount_3d > 0.01 * before
+    with pytest.raises(md.NetworkError, match=r"has no inlet; .*bcs_1d without Dirichlet"):
+        md.assemble(system.tissue, system.network, md.Coefficients())
+
+
 def test_a_long_step_ends_in_the_stationary_solution(fork: nx.Graph) -> None:
     """Without flow: with u_1d held by a source, as `solve` finds it."""
     box = md.create_box(4)

@@ -118,3 +118,13 @@ def test_energy_loss_of_the_inverse_is_very_low(problem):
 def test_a_loss_of_what_is_not_finite_is_not_finite(problem, loss):
     batch, _, _ = problem
     assert not torch.isfinite(loss(batch, batch.g, lambda r: r * torch.nan))
+
+
+@pytest.mark.parametrize(
+    "loss", [residual_loss, sine_loss, log_sine_loss, hybrid_loss, energy_loss]
+)
+def test_a_model_that_returns_nothing_is_explained(problem, loss):
+    batch, _, _ = problem
+    message = r"got None from the preconditioner; wanted a tensor of shape \(2, 120\) .*`forward`"
+    with pytest.raises(ValueError, match=message):
+        loss(batch, batch.g, lambda _: None)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixeddim.networks.graphs import inlet_mask, node_positions
+from mixeddim.networks.kinds import wrong_kind
 
 __all__ = [
     "Number",
@@ -32,10 +33,12 @@ def check_writable(graph: nx.Graph) -> NDArray[np.float64]:
         NetworkError: if a node has no valid `pos`, or an `inlet` that is no bool.
         ValueError: if the graph has no edge, or is directed or a multigraph.
     """
-    if graph.is_directed() or graph.is_multigraph() or graph.number_of_edges() == 0:
+    if message := wrong_kind(graph):
+        raise ValueError(message)
+    if graph.number_of_edges() == 0:
         raise ValueError(
-            f"got a {type(graph).__name__} of {graph.number_of_edges()} edges; wanted an "
-            "undirected simple graph with an edge. Convert it with networkx.Graph(graph)."
+            f"got a {type(graph).__name__} of 0 edges; wanted a network. Add vessels with "
+            "graph.add_edge(u, v, radius=...)."
         )
     inlet_mask(graph)
     return node_positions(graph)

@@ -190,7 +190,7 @@ def test_a_file_stays_whole_where_writing_fails(name, fork, tmp_path):
     graph.nodes[2]["inlet"] = "yes"  # a string, which would be left out
     with pytest.raises(NetworkError, match="node 2 has inlet 'yes'; wanted True or False"):
         write_network(graph, path)
-    with pytest.raises(ValueError, match="got a DiGraph of 3 edges; wanted an undirected"):
+    with pytest.raises(ValueError, match="got a DiGraph; wanted an undirected"):
         write_network(nx.DiGraph(fork.edges), path)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
 
