@@ -20,6 +20,7 @@ from .networks.artefacts import prune_spurs as prune_spurs
 from .networks.artefacts import remove_empty_edges as remove_empty_edges
 from .networks.blood_flow import Flow as Flow
 from .networks.blood_flow import solve_flow as solve_flow
+from .networks.centre_lines import merge_repeated_lines as merge_repeated_lines
 from .networks.cleaning import Cleaning as Cleaning
 from .networks.cleaning import largest_component as largest_component
 from .networks.cleaning import merge_close_nodes as merge_close_nodes

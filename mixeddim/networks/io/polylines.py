@@ -43,7 +43,10 @@ def read_vtk(
     """Read a network from the lines and polylines of a `.vtp` or legacy `.vtk` file.
 
     Each point becomes a node, each step of a polyline an edge. Polylines meet where they share a
-    point; where they have points of their own at the same place, `merge_close_nodes` joins them.
+    point; a step that an earlier polyline has taken, with the same radius, counts once. Where they
+    have points of their own at the same place, `merge_close_nodes` joins them. Of centre lines that
+    run from an inlet to each outlet, as VMTK writes them, `merge_repeated_lines` keeps each trunk
+    once.
 
     Args:
         path: The file.
@@ -78,6 +81,7 @@ def read_vtk(
             if "radius" in row:
                 row["radius"] *= 0.5
     graph = nx.Graph()
+    line_of: dict[frozenset[int], int] = {}
     for point, (pos, attributes) in enumerate(zip(points.tolist(), nodes, strict=True)):
         place = Place(path, f"point {point}")
         if "inlet" in attributes:
@@ -88,7 +92,10 @@ def read_vtk(
         for u, v in pairwise(line):
             ends = [nodes[node]["radius"] for node in (u, v) if "radius" in nodes[node]]
             mean = {"radius": 0.5 * sum(ends)} if len(ends) == 2 else {}
-            place.add_edge(graph, u, v, mean | attributes)
+            values = mean | attributes
+            is_copy = line_of.setdefault(frozenset((u, v)), index) != index
+            if not (is_copy and graph.edges[u, v].get("radius") == values.get("radius")):
+                place.add_edge(graph, u, v, values)
     return in_units(graph, length_unit)
 
 

@@ -86,8 +86,8 @@ MALFORMED = {
         "line 0 of 1: got an edge from the node 1 to itself",
     ),
     "edge twice": (
-        pv.PolyData(POINTS, lines=np.array([2, 0, 1, 2, 1, 0])),
-        r"line 1 of 2: got the edge \(1, 0\) again",
+        pv.PolyData(POINTS, lines=np.array([3, 0, 1, 0])),
+        r"line 0 of 1: got the edge \(1, 0\) again",
     ),
     "not a number": (
         pv.PolyData(np.where(POINTS == 9, np.nan, POINTS), lines=BENT),
