@@ -1,7 +1,7 @@
 """Problems with exact solutions, and the errors and rates that the installed code reaches.
 
 Imports all rooms before it. Read `manufactured` and `manufactured_transport`, then `convergence`;
-`python -m mixeddim.verification` prints the table, in about four minutes.
+`python -m mixeddim.verification` prints the table, in a few minutes.
 """
 
 from mixeddim.verification.convergence import Convergence, study_convergence, study_transport

@@ -243,7 +243,9 @@ def test_labels_of_a_colour_bar_differ_and_are_short(low, high, labels):
         (2427.0, 4957.0, ["2500", "3000", "3500", "4000", "4500"]),
         (-1.0, 1e7, ["0e+00", "2e+06", "4e+06", "6e+06", "8e+06", "1e+07"]),
         (1e7, 1e7 + 5, [f"1.000000{digit}e+07" for digit in range(6)]),
-        (2.0, 2.0, ["2.000"]),
+        (2.0, 2.0, ["2"]),
+        (0.05, 0.05, ["0.05"]),
+        (0.0, 0.0, ["0"]),
     ],
 )
 def test_ticks_of_a_colour_bar_are_round_and_inside(low, high, ticks):

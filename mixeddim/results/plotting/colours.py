@@ -95,12 +95,11 @@ class ColourScale:
     def tick_format(self) -> str:
         """The printf format with the fewest digits that writes each tick as it is."""
         ticks = np.array(self.ticks)
-        if len(ticks) < 2:
-            return self.number_format
-        kind = "f" if 1e-3 <= np.abs(ticks).max() < 1e6 else "e"
-        tolerance = 1e-3 * (ticks[1] - ticks[0])
+        largest = np.abs(ticks).max()
+        kind = "f" if largest == 0 or 1e-3 <= largest < 1e6 else "e"
+        tolerance = 1e-3 * (ticks[1] - ticks[0] if len(ticks) > 1 else abs(ticks[0]))
         formats = [f"%.{digits}{kind}" for digits in range(16)]
-        exact = (f for f in formats if all(abs(float(f % t) - t) < tolerance for t in ticks))
+        exact = (f for f in formats if all(abs(float(f % t) - t) <= tolerance for t in ticks))
         return next(exact, self.number_format)
 
     def mark(self, bar: vtkScalarBarActor) -> None:
