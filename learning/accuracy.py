@@ -1,4 +1,4 @@
-"""How far a solution of S u_3d = g is off, from a few steps of CG with multigrid.
+"""Estimate the error of a solution of S u_3d = g, by a few steps of CG with multigrid.
 
 The residual is the error in another norm: small beside a g that strong exchange makes large, or
 beside the rounding of S v, it tells nothing of the fields. So the error S^-1 r is computed, to a
@@ -79,7 +79,7 @@ class ErrorEstimator:
             x: Close to the solution, shape (1, n_3).
         """
         reduced, fields = self.reduced, self._fields(x)
-        # What is left of the residual is rounding, too.
+        # The rest of the residual is rounding, too.
         w_3, w_1 = uncertainty(reduced, (reduced.b_3, reduced.b_1), fields, with_residual=False)
         right = w_3 - reduced.A_31 @ reduced.solve_11(w_1)
         error_3 = self._solve(torch.tensor(right[None]).to(self.batch.g))

@@ -1,4 +1,4 @@
-"""Where tensors live, and how exactly an accelerator computes there."""
+"""The device of tensors, and the precision of an accelerator's products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preconditioners that come trained: with the package, or from a training run of one's own."""
+"""Load trained preconditioners, from the package or from a training run."""
 
 from __future__ import annotations
 

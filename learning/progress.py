@@ -1,4 +1,4 @@
-"""Bars of progress, shown where somebody looks on: in the log of a job they would be a flood."""
+"""Progress bars, shown on a terminal only, so that job logs stay short."""
 
 from __future__ import annotations
 

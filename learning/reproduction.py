@@ -40,7 +40,7 @@ OUT_OF_DISTRIBUTION: Mapping[str, ProblemDistribution] = MappingProxyType(
 CLASSICAL: Mapping[str, Preconditioner] = MappingProxyType(
     {"none": Identity(), "jacobi": Jacobi(), "multigrid": GeometricMultigrid()}
 )
-"""What the trained ones are measured beside, by name."""
+"""The peers of the trained preconditioners, by name."""
 
 IN_DISTRIBUTION = "unseen graphs"
 """Name of the data set of the training distribution."""

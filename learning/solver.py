@@ -27,7 +27,7 @@ _METHODS = {"fgmres": fgmres, "cg": cg, "flexible_cg": flexible_cg}
 
 
 ACCURACY: Final = 3e-6
-"""What the estimated error of a field may be, for the field to be right to 1e-5."""
+"""Largest estimated error of a field that is right to 1e-5."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ type Pair = tuple[NDArray[np.float64], NDArray[np.float64]]
 PRECISION: Final = 2.0**-52
 
 ACCURACY: Final = 1e-6
-"""What the bound on the error may be.
+"""The largest admissible bound on the error.
 
 The fields then are right to 1e-5, as tests of random problems hold: the bound may be some times too
 low where P1 elements violate the maximum principle."""

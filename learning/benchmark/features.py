@@ -1,4 +1,4 @@
-"""What the speed of a method depends on, read off the matrices of a reduced system."""
+"""Features of a reduced system on which the speed of a method depends."""
 
 from __future__ import annotations
 

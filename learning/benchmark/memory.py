@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it a piece of code takes."""
+"""The memory of the machine, and the peak memory of a piece of code."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         if weights in PRETRAINED
     }
 )
-"""What the benchmark compares, by name."""
+"""The methods of the benchmark, by name."""
 
 
 def training_seconds(name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Which preconditioner to take for a system: the fastest of those measured on what is like it."""
+"""Recommend a preconditioner: the fastest one on the measured system most like yours."""
 
 from __future__ import annotations
 

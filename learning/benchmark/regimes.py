@@ -40,7 +40,7 @@ REGIMES: Final[Mapping[str, ProblemDistribution]] = MappingProxyType(
         "thin": ProblemDistribution(radius=(THIN / 20, THIN / 20)),
     }
 )
-"""What the benchmark draws from, by name, on 20 cells a side."""
+"""The distributions of the benchmark, by name, on 20 cells per side."""
 
 
 def regime(name: str, num_cells: int) -> ProblemDistribution:

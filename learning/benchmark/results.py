@@ -1,4 +1,4 @@
-"""What a benchmark measured, what follows from it, and the JSON file that keeps it."""
+"""Results of a benchmark, quantities derived from them, and the JSON file that keeps them."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Cell:
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """What tells cells of a benchmark apart: regime, cells a side, batch size."""
+        """The key of a cell of the benchmark: regime, cells per side, batch size."""
         return self.regime, self.num_cells, self.batch_size
 
     def fastest(self, *, classical: bool = False, among: Iterable[str] | None = None) -> str | None:
@@ -133,7 +133,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all cells of a file share.
+    """Shared by all cells of a file.
 
     Attributes:
         device: Where the batched methods ran.

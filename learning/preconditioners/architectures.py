@@ -1,4 +1,4 @@
-"""The architectures that can be trained: what a stage, and a file of weights, may name."""
+"""Trainable architectures, by the names that stages and files of weights use."""
 
 from __future__ import annotations
 

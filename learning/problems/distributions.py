@@ -1,4 +1,4 @@
-"""What problems are drawn from: networks, radii and coefficients, by name."""
+"""Distributions of problems, by name: networks, radii and coefficients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIBRES: Final = ("x", "y", "z", "oblique")
 
 @dataclass(frozen=True)
 class ProblemDistribution:
-    """What is drawn for each problem in the unit cube; all ranges are closed, (low, high).
+    """The distribution of problems in the unit cube; all ranges are closed, (low, high).
 
     Attributes:
         generators: Methods of `mixeddim.random_vascular_graph`, drawn uniformly.
@@ -83,8 +83,8 @@ LOG_UNIFORM: Final = (
 # Without them a distribution reads, and is hashed, as before there were any.
 _ADDED: Final = {"contrast": (1.0, 1.0), "anisotropy": (1.0, 1.0), "fibres": "x"}
 
-# What the learned multigrid is trained on: the regimes of the benchmark and what lies between, on a
-# small grid. Networks full of loops are left out, to try a model on.
+# Training problems of the learned multigrid: the regimes of the benchmark and what lies between, on
+# a small grid. Networks full of loops are left out, to try a model on.
 _REGIMES: Final = ProblemDistribution(
     generators=("murray_tree", "spanning_tree"),
     num_nodes=(15, 150),

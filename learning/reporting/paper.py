@@ -1,4 +1,4 @@
-"""What the paper reports: N. Dimola, A. Coclite, P. Zunino, arXiv:2507.15452 (2025)."""
+"""The numbers that the paper reports: N. Dimola, A. Coclite, P. Zunino, arXiv:2507.15452 (2025)."""
 
 from __future__ import annotations
 

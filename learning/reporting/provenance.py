@@ -1,4 +1,4 @@
-"""Where a report's numbers come from: how the weights were trained, and by which command."""
+"""Provenance of a report's numbers: how the weights were trained, and by which command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["TrainingRun", "made_by", "read_run", "shortened", "training_table", 
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """What is left of a training run.
+    """The record of a training run.
 
     Attributes:
         configuration: That of `learning.training.runs.RunFolder`; empty if the folder has none.

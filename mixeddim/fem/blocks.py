@@ -18,7 +18,7 @@ __all__ = ["Blocks"]
 
 
 class Blocks:
-    """What the coupled and the reduced system share, named as in the module's formulas."""
+    """Shared by the coupled and the reduced system, with the names of the module's formulas."""
 
     K: sparse.csr_array
     M: sparse.csr_array

@@ -1,4 +1,4 @@
-"""The regular grid of nodes under a structured box, and its order against that of the dofs."""
+"""The regular grid of nodes of a structured box, and the maps between grid and dof order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["CellType", "Grid"]
 
 CellType = Literal["tetrahedron", "hexahedron"]
-"""What a cuboid of the box is: six tetrahedra of linear functions, or one of trilinear ones."""
+"""The cells of a cuboid: six tetrahedra (linear), or one hexahedron (trilinear)."""
 
 
 @dataclass(frozen=True, eq=False)

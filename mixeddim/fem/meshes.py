@@ -127,7 +127,7 @@ def create_box(
 
 
 class VertexTag(IntEnum):
-    """What a vertex of the network mesh is; points inside an edge carry no tag."""
+    """The kind of a vertex of the network mesh; points inside an edge carry no tag."""
 
     INLET = 1
     END = 2

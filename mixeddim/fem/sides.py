@@ -65,7 +65,7 @@ class Side:
 
     @property
     def dirichlet_diagonal(self) -> float:
-        """What the diagonal of an eliminated dof is set to: the mean diagonal entry of K."""
+        """The diagonal entry of eliminated dofs: the mean diagonal entry of K."""
         return float(self.K.diagonal().mean())
 
     @property

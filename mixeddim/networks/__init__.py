@@ -1,4 +1,4 @@
-"""Networks as graphs, and what is done to them without a mesh.
+"""Networks as graphs: generators, files, repair, scaling and blood flow, all without a mesh.
 
 Imports no other room and no DOLFINx. Read `graphs` (with `kinds`), then `generators`,
 `skeletons` (of images), `cleaning`, `artefacts`, `centre_lines`, `scaling`, `viscosity` and

@@ -72,18 +72,18 @@ class Flow:
 
     @cached_property
     def node_inflow(self) -> NDArray[np.float64]:
-        """What enters from outside at each node, negative where it leaves, shape (num_nodes,)."""
+        """Inflow from outside at each node, negative for outflow, shape (num_nodes,)."""
         net = _differences(self.graph).T @ self.flow
         return np.where(self.is_given, net, self.given_inflow)
 
     @cached_property
     def inflow(self) -> float:
-        """What enters the network."""
+        """Total inflow into the network."""
         return float(np.maximum(self.node_inflow, 0.0).sum())
 
     @cached_property
     def outflow(self) -> float:
-        """What leaves it."""
+        """Total outflow from the network."""
         return float(np.maximum(-self.node_inflow, 0.0).sum())
 
     @cached_property

@@ -153,7 +153,7 @@ class _Footprint:
 
 
 class _Trunks:
-    """What is kept of the lines so far."""
+    """The lines that have been kept so far."""
 
     def __init__(self, graph: nx.Graph, within: float, rounding: float) -> None:
         self.graph, self.within, self.rounding = graph, within, rounding

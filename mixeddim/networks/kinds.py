@@ -1,4 +1,4 @@
-"""The kind of graph that networks are, and how to convert others without losing vessels."""
+"""Check the kind of a graph, and say how to convert other kinds without losing vessels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a solution says of each vessel: its means, its exchange with the tissue, its axial flux.
+"""Quantities per vessel: mean values, exchange with the tissue, axial flux.
 
 Axial flux at the ends of a vessel is taken from the residual of the equations at its nodes, and
 not from the slope of u_1d: so each vessel balances to rounding, and so does each junction, which
@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class EdgeTable:
-    """What each vessel holds, exchanges and carries; arrays in the order of `graph.edges`.
+    """Values per vessel: contents, exchange and flux; arrays in the order of `graph.edges`.
 
     Amounts are per time, in the units of the coefficients.
 

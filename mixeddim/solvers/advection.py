@@ -1,4 +1,4 @@
-"""A tracer that is carried along the network: finite volumes around the vertices of its mesh.
+"""Advection of a tracer along the network, by finite volumes around the vertices of its mesh.
 
 The volume of a vertex is half of each segment that meets there. What flows along a segment carries
 the concentration of the vertex it comes from (upwind), so that at a junction all that arrives is

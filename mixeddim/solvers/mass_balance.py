@@ -1,4 +1,4 @@
-"""What enters and leaves tissue and network, and how well it adds up."""
+"""Mass balance: the flows into and out of tissue and network, and their defect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MassBalance", "balance_mass"]
 
 @dataclass(frozen=True)
 class MassBalance:
-    """What enters and leaves each side; amounts per time, in the units of the coefficients.
+    """The flows into and out of each side; amounts per time, in the units of the coefficients.
 
     Attributes:
         source_3d: Sources in the tissue, integral of f_3d.

@@ -97,7 +97,7 @@ class NonlinearSolution(Solution):
 
     @cached_property
     def mass_balance(self) -> MassBalance:
-        """What enters and leaves tissue and network; r(u_3d) is part of `reaction_3d`."""
+        """The flows into and out of tissue and network; r(u_3d) is part of `reaction_3d`."""
         u_3d, u_1d = self.u_3d.x.array, self.u_1d.x.array
         balance = balance_mass(_less_source(self.system, self.uptake_load), u_3d, u_1d)
         return replace(

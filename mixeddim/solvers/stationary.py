@@ -90,7 +90,7 @@ class Solution:
 
     @cached_property
     def mass_balance(self) -> MassBalance:
-        """What enters and leaves tissue and network."""
+        """The flows into and out of tissue and network."""
         return balance_mass(self.system, self.u_3d.x.array, self.u_1d.x.array)
 
 

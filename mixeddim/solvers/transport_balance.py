@@ -1,4 +1,4 @@
-"""What of a tracer enters, leaves and stays in a time step, and how well it adds up."""
+"""Mass balance of a tracer over a time step: inflow, outflow, storage, and their defect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["TransportBalance"]
 
 @dataclass(frozen=True)
 class TransportBalance(MassBalance):
-    """What enters, leaves and stays in a time step; amounts per time, as mean over the step.
+    """Inflow, outflow and storage in a time step; amounts per time, as mean over the step.
 
     Attributes:
         inflow: What the flow brings in at the inlets, part of `boundary_1d`.

@@ -1,4 +1,4 @@
-"""The learned multigrid: a symmetric V-cycle whose smoothers a small network makes once a system.
+"""The learned multigrid: a symmetric V-cycle whose smoothers a network computes once per system.
 
 On every level S = A_0 + Pi' C Pi, and with D the row sums of |A_0|
 
@@ -51,7 +51,7 @@ AT_NODE: Final = 1.2256
 TOWARDS: Final = (3.37, 6.6, 25.0)
 
 LARGEST: Final = 1.45
-"""What the estimate of the largest eigenvalue of X S may be, which comes from below."""
+"""Bound on the estimate of the largest eigenvalue of X S, which comes from below."""
 LANCZOS_STEPS: Final = 4
 
 NUM_FEATURES: Final = 9

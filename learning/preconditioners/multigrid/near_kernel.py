@@ -1,4 +1,4 @@
-"""Constants, on which S may be so small that a cycle in float32 loses them.
+"""Deflation of constants, on which S may be so small that a cycle in float32 loses them.
 
 Without given values, and with little reaction and exchange, 1'S1 is far below the rounding of S v
 in float32, and the coarsest grid turns this rounding into constants of any size. So constants are
@@ -42,7 +42,7 @@ class NearKernel:
 
     @classmethod
     def of(cls, batch: SystemBatch, row_sums: NDArray[np.float64]) -> NearKernel | None:
-        """Return that of a batch, or None where no system needs it.
+        """Return the constants of a batch, or None where no system needs it.
 
         Args:
             batch: The systems.

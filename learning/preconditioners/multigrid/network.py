@@ -1,4 +1,4 @@
-"""What the network makes of the coupling, for a batch of systems and on every grid.
+"""The network's part of S, for a batch of systems and on every grid.
 
 With the averaging matrix Pi and the network basis N scaled by the square roots of weights and wall
 conductances, S = A_0 + Pi' C Pi with C = 1 - N A_11^-1 N'. Multigrid has to invert B + Pi' C Pi for

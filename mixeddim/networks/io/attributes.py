@@ -1,4 +1,4 @@
-"""What of a graph goes into a file: `pos`, and the attributes that are numbers or booleans."""
+"""The attributes of a graph that go into a file: `pos`, numbers and booleans."""
 
 from __future__ import annotations
 

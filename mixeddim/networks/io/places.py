@@ -1,4 +1,4 @@
-"""Where in a file something stands: what readers check there, and how they say what is wrong."""
+"""Places in a file: checks while reading, and errors that name the line."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def in_units(graph: nx.Graph, length_unit: float) -> nx.Graph:
 class Place:
     """A part of a file, such as "line 7" or "cell 3".
 
-    What it adds to a graph is checked: nodes and edges come once, edges join two nodes that exist.
+    It adds nodes and edges to a graph and checks that each comes once and that edges join two
+    existing nodes.
     """
 
     path: Path

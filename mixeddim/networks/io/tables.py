@@ -292,20 +292,21 @@ def _read_table(path: Path, delimiter: str, decimal: str, wanted: Sequence[str])
             f"{path}: got {len(rows)} lines; wanted one with the names of the columns and others "
             "below it. Complete the file."
         )
-    names = [name.strip() for name in rows[0]]
+    titles = [name.strip() for name in rows[0]]
+    names = list(titles)
     for name in wanted:
         other = _OTHER_NAMES.get(name)
         if name not in names and other is not None and names.count(other) == 1:
             names[names.index(other)] = name
         if names.count(name) != 1:
             raise places[0].error(
-                f"got the columns {', '.join(names)[:200]}; wanted one {name!r}."
-                f"{_resembling(name, names)} Add it, pass the name it has here, or another "
+                f"got the columns {', '.join(titles)[:200]}; wanted one {name!r}."
+                f"{_resembling(name, titles)} Add it, pass the name it has here, or another "
                 "delimiter."
             )
     if len(set(names)) < len(names):
         raise places[0].error(
-            f"got the columns {', '.join(names)[:200]}; wanted each name once. Rename one."
+            f"got the columns {', '.join(titles)[:200]}; wanted each name once. Rename one."
         )
     for place, row in zip(places, rows, strict=True):
         if len(row) != len(names):
@@ -320,7 +321,11 @@ def _resembling(name: str, names: Sequence[str]) -> str:
     """Return a sentence on the column that looks like a missing one, if there is one."""
     if name in names:
         return ""
+    if len(names) == 1 and (separators := [sign for sign in ";,\t" if sign in names[0]]):
+        return f" The columns seem to be separated by {separators[0]!r}: pass it as delimiter=."
     lower = {other.lower(): other for other in names}
+    if name == "radius" and (diameters := [lower[text] for text in lower if "diam" in text]):
+        return f" If {diameters[0]!r} holds diameters, pass diameter={diameters[0]!r}."
     parts = [text for text in lower if len(name) > 1 and name.lower() in text]
     close = parts or difflib.get_close_matches(name.lower(), lower, n=1)
     return f" The column {lower[close[0]]!r} looks like it." if close else ""

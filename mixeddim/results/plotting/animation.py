@@ -1,4 +1,4 @@
-"""Animations of transport: a frame for each time, in colours that keep their meaning."""
+"""Animations of transport: one frame per time, all with the same colour scale."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class ColourScale:
 
     @property
     def labels(self) -> list[str]:
-        """What is written beside the colour bar, upwards."""
+        """The labels beside the colour bar, upwards."""
         values = np.linspace(*self.limits, LABELS_PER_BAR)
         return [self.number_format % value for value in values]
 

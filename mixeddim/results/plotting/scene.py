@@ -1,4 +1,4 @@
-"""What is in a picture: tissue, vessels, and the box with its axes around them."""
+"""The contents of a picture: tissue, vessels, and the box with its axes."""
 
 from __future__ import annotations
 

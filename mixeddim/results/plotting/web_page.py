@@ -1,4 +1,4 @@
-"""A solution as a web page that turns, and needs neither a server nor the network.
+"""A solution as an interactive web page that needs no server and no internet.
 
 The viewer is vtk.js as the package trame-vtk brings it, and the scene is that of `plot`. Of two
 colour bars vtk.js draws one over the other, and the labels of the axes it leaves out: here both

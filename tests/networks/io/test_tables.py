@@ -106,6 +106,25 @@ def test_signs_that_cannot_be_told_apart(read):
         read(decimal="·")
 
 
+def test_a_column_of_diameters_is_named(read):
+    with pytest.raises(
+        NetworkFileError, match=r"columns start, end, diam, kind; .*pass diameter='diam'\. Add it"
+    ):
+        read(edges=EDGES.replace("radius", "diam"))
+
+
+def test_columns_are_named_as_in_the_file(read):
+    with pytest.raises(NetworkFileError, match="columns node1id, node2id, r; wanted one 'radius'"):
+        read(edges="node1id,node2id,r\n4,7,1\n")
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_another_separator_is_named(read, sign):
+    with pytest.raises(NetworkFileError) as error:
+        read(NODES.replace(",", sign))
+    assert f"seem to be separated by {sign!r}: pass it as delimiter=" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("title", "found"), [("Radius [um]", "Radius [um]"), ("raduis", "raduis"), ("mean_radius",) * 2]
 )
