@@ -6,7 +6,6 @@ from learning.benchmark.run import run_benchmark
 from learning.evaluation.measures import evaluate, evaluate_epochs, sine_profile
 from learning.krylov.conjugate_gradients import cg, flexible_cg
 from learning.krylov.fgmres import KrylovResult, Status, fgmres, krylov_sines
-from learning.krylov.operators import SystemBatch, batch_systems
 from learning.krylov.preconditioner import Identity, Jacobi, Preconditioner
 from learning.preconditioners.classical import RugeStuben, SmoothedAggregation
 from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
@@ -18,6 +17,7 @@ from learning.problems.data import FAMILIES, Dataset, Problem, load_dataset, rig
 from learning.problems.distributions import DISTRIBUTIONS, ProblemDistribution
 from learning.problems.generation import generate
 from learning.solver import SolveResult, solve
+from learning.systems.operators import SystemBatch, batch_systems
 from learning.training.loop import train
 from learning.training.losses import (
     energy_loss,

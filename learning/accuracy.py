@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh_tridiagonal
 
-from learning.krylov.cycles import LinearMap
-from learning.krylov.operators import SystemBatch
 from learning.krylov.preconditioner import Jacobi, Preconditioner
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid
 from learning.preconditioners.multigrid.learned import LearnedMultigrid
+from learning.systems.operators import SystemBatch
+from learning.systems.sparse import LinearMap
 from mixeddim.tensors import ErrorBound, ReducedSystem, bound_error, uncertainty
 
 __all__ = ["ErrorEstimator"]

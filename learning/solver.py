@@ -16,8 +16,8 @@ from learning.devices import usable_device
 from learning.krylov.conjugate_gradients import cg, flexible_cg
 from learning.krylov.cycles import KrylovResult
 from learning.krylov.fgmres import Status, fgmres
-from learning.krylov.operators import SystemBatch, batch_systems
 from learning.krylov.preconditioner import Preconditioner, check_preconditioner
+from learning.systems.operators import SystemBatch, batch_systems
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["Method", "SolveResult", "solve"]

@@ -30,6 +30,7 @@ ORDER = {
         "devices",
         "progress",
         "problems",
+        "systems",
         "krylov",
         "preconditioners",
         "accuracy",

@@ -13,8 +13,8 @@ from learning.benchmark.memory import free_memory, most_memory
 from learning.benchmark.methods import METHODS, Method, Solver, Stop
 from learning.benchmark.results import Measured, Settings
 from learning.evaluation.measures import RIGHT_HAND_SIDES
-from learning.krylov.operators import SystemBatch, batch_systems
 from learning.problems.data import FAMILIES, Problem, right_hand_side
+from learning.systems.operators import SystemBatch, batch_systems
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["measure"]

@@ -15,13 +15,13 @@ import torch
 from learning.krylov.conjugate_gradients import cg
 from learning.krylov.cycles import Status
 from learning.krylov.fgmres import fgmres
-from learning.krylov.operators import SystemBatch
 from learning.krylov.preconditioner import Jacobi, Preconditioner
 from learning.preconditioners.classical import RugeStuben, SmoothedAggregation
 from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid
 from learning.pretrained import PRETRAINED, load_pretrained, pretrained_card
 from learning.solver import suited_method
+from learning.systems.operators import SystemBatch
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["METHODS", "Method", "Solved", "Stop", "training_seconds"]

@@ -26,11 +26,11 @@ from learning.evaluation.results import (
     SineProfile,
 )
 from learning.krylov.fgmres import KrylovResult, Status, fgmres
-from learning.krylov.operators import SystemBatch, batch_systems
 from learning.krylov.preconditioner import Preconditioner
 from learning.preconditioners.architectures import preconditioner_of
 from learning.problems.data import FAMILIES, Dataset, Problem, check_families, right_hand_side
 from learning.progress import progress_bar
+from learning.systems.operators import SystemBatch, batch_systems
 from learning.training.weights import load_weights
 
 __all__ = ["evaluate", "evaluate_epochs", "sine_profile"]

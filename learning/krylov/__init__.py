@@ -1,5 +1,5 @@
-"""Batches of systems, and the Krylov methods that solve them.
+"""The Krylov methods, and the protocol of the preconditioners that they apply.
 
-Imports no other room. Read `operators` (the product with S) and `sparse`, `preconditioner` (the
-protocol), `cycles`, `fgmres` and `conjugate_gradients`.
+Imports `systems`. Read `preconditioner` (the protocol), `cycles`, `fgmres` and
+`conjugate_gradients`.
 """

@@ -15,7 +15,6 @@ import torch
 from learning.krylov.cycles import (
     Cycle,
     KrylovResult,
-    LinearMap,
     Status,
     check,
     first_cycle,
@@ -24,6 +23,7 @@ from learning.krylov.cycles import (
     recomputed,
     solve_by_cycles,
 )
+from learning.systems.sparse import LinearMap
 
 __all__ = ["cg", "energy_reduction", "flexible_cg"]
 

@@ -7,7 +7,6 @@ still too large but falling, the next cycle starts from it. Training differentia
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -16,10 +15,11 @@ from typing import Protocol
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from learning.systems.sparse import LinearMap
+
 __all__ = [
     "Cycle",
     "KrylovResult",
-    "LinearMap",
     "RunCycle",
     "Status",
     "check",
@@ -29,8 +29,6 @@ __all__ = [
     "recomputed",
     "solve_by_cycles",
 ]
-
-type LinearMap = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Status(Enum):

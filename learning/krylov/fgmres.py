@@ -17,7 +17,6 @@ import torch
 from learning.krylov.cycles import (
     Cycle,
     KrylovResult,
-    LinearMap,
     Status,
     check,
     first_cycle,
@@ -26,6 +25,7 @@ from learning.krylov.cycles import (
     recomputed,
     solve_by_cycles,
 )
+from learning.systems.sparse import LinearMap
 
 __all__ = ["KrylovResult", "Status", "fgmres", "krylov_sines"]
 

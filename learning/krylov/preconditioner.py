@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learning.krylov.operators import SystemBatch
+from learning.systems.operators import SystemBatch
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["Identity", "Jacobi", "Preconditioner", "check_preconditioner", "on_host"]

@@ -1,7 +1,7 @@
 """PETSc in both directions: its preconditioners under our protocol, and ours in the user's `KSP`.
 
-Imports `krylov`, `preconditioners` and `pretrained`. Read `preconditioners`, `pc`, and `ksp`
-(PETSc's own conjugate gradients, for the benchmark).
+Imports `systems`, `krylov`, `preconditioners` and `pretrained`. Read `preconditioners`, `pc`, and
+`ksp` (PETSc's own conjugate gradients, for the benchmark).
 """
 
 from learning.petsc.pc import LearningPC, as_pc, schur_complement

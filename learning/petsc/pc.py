@@ -24,10 +24,10 @@ import torch
 import learning
 from learning.devices import usable_device
 from learning.krylov.cycles import precondition_in
-from learning.krylov.operators import batch_systems
 from learning.krylov.preconditioner import Preconditioner, check_preconditioner
 from learning.petsc.preconditioners import PETSc
 from learning.pretrained import PRETRAINED, load_preconditioner, load_pretrained
+from learning.systems.operators import batch_systems
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["LearningPC", "as_pc", "schur_complement"]

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.krylov.operators import SystemBatch, grids_of
 from learning.krylov.preconditioner import on_host
 from learning.preconditioners.multigrid.geometric import MOST_COARSE_NODES
 from learning.preconditioners.multigrid.transfer import (
@@ -25,6 +24,7 @@ from learning.preconditioners.multigrid.transfer import (
     coupling_along_axes,
     interpolation,
 )
+from learning.systems.operators import SystemBatch, grids_of
 from mixeddim.tensors import ReducedSystem
 
 # The PyPI wheel of PETSc needs MPI to be loaded before it, which this module does.

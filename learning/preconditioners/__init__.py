@@ -1,5 +1,5 @@
 """Preconditioners, learned and classical.
 
-Imports `krylov`. Read `unet`, `fast_diagonalisation`, `classical` (PyAMG) and the folder
-`multigrid`; `architectures` names those that can be trained.
+Imports `systems` and `krylov`. Read `unet`, `fast_diagonalisation`, `classical` (PyAMG) and the
+folder `multigrid`; `architectures` names those that can be trained.
 """

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.krylov.operators import SystemBatch
 from learning.krylov.preconditioner import on_host
+from learning.systems.operators import SystemBatch
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["RugeStuben", "SmoothedAggregation"]

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigh_tridiagonal
 
-from learning.krylov.operators import SystemBatch, grids_of
+from learning.systems.operators import SystemBatch, grids_of
 from mixeddim.tensors import Grid, ReducedSystem, sparse_csr
 
 __all__ = ["FastDiagonalisation"]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from learning.devices import exact_convolutions
-from learning.krylov.operators import SystemBatch, grids_of
+from learning.systems.operators import SystemBatch, grids_of
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["UNet", "UNetPreconditioner"]

@@ -21,10 +21,10 @@ from torch import distributed, nn
 from tqdm import tqdm
 
 from learning.devices import exact_convolutions
-from learning.krylov.operators import batch_systems
 from learning.preconditioners.architectures import ARCHITECTURES, preconditioner_of
 from learning.problems.data import Dataset, right_hand_side
 from learning.progress import progress_bar
+from learning.systems.operators import batch_systems
 from learning.training.losses import KRYLOV_LOSSES, residual_loss
 from learning.training.processes import check_agreement, own_device, processes, wait
 from learning.training.runs import RunFolder, TrainingState, curves

@@ -16,7 +16,7 @@ import torch
 from learning.krylov.conjugate_gradients import energy_reduction
 from learning.krylov.cycles import precondition_in
 from learning.krylov.fgmres import krylov_sines
-from learning.krylov.operators import SystemBatch
+from learning.systems.operators import SystemBatch
 
 __all__ = [
     "KRYLOV_LOSSES",

@@ -25,13 +25,13 @@ from learning.benchmark.results import Measured
 from learning.evaluation.measures import RIGHT_HAND_SIDES
 from learning.krylov.conjugate_gradients import cg
 from learning.krylov.cycles import Status
-from learning.krylov.operators import batch_systems
 from learning.krylov.preconditioner import Preconditioner
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid
 from learning.pretrained import PRETRAINED, load_preconditioner, load_pretrained
 from learning.problems.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
 from learning.problems.distributions import ProblemDistribution, to_json
 from learning.problems.generation import generate
+from learning.systems.operators import batch_systems
 from learning.training.weights import load_weights
 from mixeddim.tensors import replacing
 

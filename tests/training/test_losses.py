@@ -5,8 +5,8 @@ import torch
 
 import mixeddim as md
 from learning.krylov.conjugate_gradients import cg
-from learning.krylov.operators import batch_systems
 from learning.preconditioners.unet import UNet, UNetPreconditioner
+from learning.systems.operators import batch_systems
 from learning.training.losses import (
     energy_loss,
     hybrid_loss,

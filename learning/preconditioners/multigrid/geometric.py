@@ -23,9 +23,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.krylov.cycles import LinearMap
-from learning.krylov.operators import SystemBatch, grids_of
-from learning.krylov.sparse import SparseMap, block_diagonal, sparse_map
 from learning.preconditioners.multigrid.near_kernel import NearKernel
 from learning.preconditioners.multigrid.network import NetworkResponse, scaled
 from learning.preconditioners.multigrid.smoothers import chebyshev, l1_jacobi, low_rank
@@ -37,6 +34,8 @@ from learning.preconditioners.multigrid.transfer import (
     coupling_along_axes,
     interpolation,
 )
+from learning.systems.operators import SystemBatch, grids_of
+from learning.systems.sparse import LinearMap, SparseMap, block_diagonal, sparse_map
 from mixeddim.tensors import Grid, ReducedSystem
 
 __all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hierarchy", "v_cycle"]

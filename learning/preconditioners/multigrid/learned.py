@@ -25,8 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from learning.krylov.cycles import LinearMap, or_one
-from learning.krylov.operators import SystemBatch
+from learning.krylov.cycles import or_one
 from learning.preconditioners.multigrid.geometric import Level, create_hierarchy
 from learning.preconditioners.multigrid.smoothers import low_rank
 from learning.preconditioners.multigrid.stencils import (
@@ -38,6 +37,8 @@ from learning.preconditioners.multigrid.stencils import (
     neighbours,
     opposite,
 )
+from learning.systems.operators import SystemBatch
+from learning.systems.sparse import LinearMap
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["LearnedMultigrid", "MultigridNetwork"]

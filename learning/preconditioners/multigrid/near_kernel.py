@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learning.krylov.cycles import LinearMap
-from learning.krylov.operators import SystemBatch
+from learning.systems.operators import SystemBatch
+from learning.systems.sparse import LinearMap
 
 __all__ = ["NearKernel"]
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from learning.krylov.cycles import LinearMap
-from learning.krylov.operators import SystemBatch, network_blocks
-from learning.krylov.sparse import (
+from learning.systems.operators import SystemBatch, network_blocks
+from learning.systems.sparse import (
+    LinearMap,
     block_diagonal,
     dense_blocks,
     dense_inverses,

@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.krylov.cycles import LinearMap
-from learning.krylov.sparse import SparseMap, spd_solver
 from learning.preconditioners.multigrid.network import NetworkResponse
+from learning.systems.sparse import LinearMap, SparseMap, spd_solver
 
 __all__ = ["RELAXATION", "chebyshev", "l1_jacobi", "low_rank"]
 

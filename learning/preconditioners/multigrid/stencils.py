@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.krylov.cycles import LinearMap
 from learning.preconditioners.multigrid.transfer import Axes, hat_functions
+from learning.systems.sparse import LinearMap
 from mixeddim.tensors import Grid, SymmetricProduct, sparse_csr
 
 __all__ = [

@@ -8,7 +8,6 @@ import torch
 
 from learning.krylov.conjugate_gradients import cg
 from learning.krylov.fgmres import Status, fgmres
-from learning.krylov.operators import batch_systems
 from learning.preconditioners.multigrid import geometric
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid, create_hierarchy
 from learning.preconditioners.multigrid.smoothers import RELAXATION
@@ -17,6 +16,7 @@ from learning.preconditioners.multigrid.transfer import (
     coarsened,
     interpolation,
 )
+from learning.systems.operators import batch_systems
 
 pytestmark = pytest.mark.usefixtures("more_grids")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

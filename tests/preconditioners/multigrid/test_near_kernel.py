@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import learning
-from learning.krylov.operators import batch_systems
 from learning.preconditioners.multigrid.near_kernel import NearKernel
+from learning.systems.operators import batch_systems
 
 
 def float32(kind, network):

@@ -9,10 +9,10 @@ from scipy import sparse
 
 import learning
 import mixeddim as md
-from learning.krylov.sparse import dense_blocks, quasi_definite_solver, sparse_map
 from learning.preconditioners.multigrid import geometric
 from learning.preconditioners.multigrid.network import NetworkResponse, scaled
 from learning.preconditioners.multigrid.smoothers import low_rank
+from learning.systems.sparse import dense_blocks, quasi_definite_solver, sparse_map
 
 FOLLOWING = {"k_1d": 1e-4, "permeability": 10.0}
 

@@ -6,7 +6,7 @@ import torch
 
 import mixeddim as md
 from learning.krylov.fgmres import Status, fgmres
-from learning.krylov.operators import batch_systems
+from learning.systems.operators import batch_systems
 
 
 @pytest.fixture(scope="module")

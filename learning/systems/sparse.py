@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from learning.krylov.cycles import LinearMap
 from mixeddim.tensors import SymmetricProduct, sparse_csr
 
 __all__ = [
+    "LinearMap",
     "SparseMap",
     "block_diagonal",
     "dense_blocks",
@@ -26,6 +26,8 @@ __all__ = [
     "spd_solver",
     "symmetric_map",
 ]
+
+type LinearMap = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)

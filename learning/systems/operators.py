@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from learning.krylov.cycles import LinearMap
-from learning.krylov.sparse import block_diagonal, spd_solver
+from learning.systems.sparse import LinearMap, block_diagonal, spd_solver
 from mixeddim.tensors import Grid, ReducedSystem, SymmetricProduct, sparse_csr
 
 __all__ = ["SystemBatch", "batch_systems", "grids_of", "network_blocks"]

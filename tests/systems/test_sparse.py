@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from learning.krylov.sparse import spd_solver
+from learning.systems.sparse import spd_solver
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

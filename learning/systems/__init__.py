@@ -1,0 +1,4 @@
+"""Batches of reduced systems in torch: the product with S, sparse products and solves.
+
+Imports no other room. Read `operators` (S of a batch), then `sparse`.
+"""
