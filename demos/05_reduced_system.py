@@ -167,7 +167,7 @@ def draw(spectra: dict[str, Spectrum], file: Path) -> Path:
 #
 # The diagonal brings little, since here it is nearly the same at each node. Multigrid leaves all
 # eigenvalues between about ½ and 1, on this grid and on finer ones, and the learned smoother draws
-# the lower end up to 0.95, which halves the steps. Grids of up to 10 cells a side multigrid
+# the lower end up to 0.95, which halves the steps. Grids of up to 10 cells per side multigrid
 # solves directly, so that one step remains, and two for the learned one, which runs in float32.
 
 

@@ -66,7 +66,9 @@ def _add_generate(commands: Any) -> None:
     parser = _command(commands, "generate", "draw problems and write them to a file", _generate)
     parser.add_argument("path", help="HDF5 file to write")
     parser.add_argument("--distribution", choices=DISTRIBUTIONS, default="paper")
-    parser.add_argument("--num-cells", type=int, help="cells a side, instead of the distribution's")
+    parser.add_argument(
+        "--num-cells", type=int, help="cells per side, instead of the distribution's"
+    )
     parser.add_argument("--num-problems", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, help="as many as cores by default")
@@ -282,7 +284,7 @@ def _add_benchmark(commands: Any) -> None:
         "--regimes", default=[*DEFAULT_REGIMES], help=f"of {', '.join(REGIMES)}", **some
     )
     parser.add_argument(
-        "--num-cells", type=int, nargs="+", default=[20, 40], help="cells a side of the cube"
+        "--num-cells", type=int, nargs="+", default=[20, 40], help="cells per side of the cube"
     )
     parser.add_argument(
         "--batch-sizes", type=int, nargs="+", default=[1, 16], help="systems solved together"

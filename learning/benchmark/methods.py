@@ -212,7 +212,7 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         "icc_ksp": _ksp("icc", "IC(0), KSP"),
         "gamg": Method(_petsc("gamg"), "GAMG", package="petsc4py"),
         "gamg_ksp": _ksp("gamg", "GAMG, KSP"),
-        # The factors of 64 cells a side take several gigabytes.
+        # The factors of 64 cells per side take several gigabytes.
         "mumps": Method(_petsc("mumps"), "MUMPS", package="petsc4py", most_unknowns=41**3),
         "petsc_multigrid_chebyshev": Method(
             _pcmg("chebyshev"), "PCMG Cheb.", needs_grid=True, package="petsc4py"

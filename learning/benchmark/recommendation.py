@@ -133,9 +133,9 @@ def _figures(name: str, benchmark: Benchmark, cell: Cell, candidates: Sequence[s
     measured = cell.methods[name]
     setup, solve = measured.setup_seconds or 0.0, measured.solve_seconds or 0.0
     text = (
-        f"{name} was the fastest in regime {cell.regime}, {cell.num_cells} cells a side, batch of "
-        f"{cell.batch_size}, on {benchmark.settings.where}: {_ms(setup + solve)} a system (set-up "
-        f"{_ms(setup)}, solve {_ms(solve)}, {measured.mean:.1f} iterations, at most "
+        f"{name} was the fastest in regime {cell.regime}, {cell.num_cells} cells per side, batch "
+        f"of {cell.batch_size}, on {benchmark.settings.where}: {_ms(setup + solve)} per system "
+        f"(set-up {_ms(setup)}, solve {_ms(solve)}, {measured.mean:.1f} iterations, at most "
         f"{measured.most})"
     )
     second = cell.fastest(among=[other for other in candidates if other != name])

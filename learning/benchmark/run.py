@@ -176,7 +176,7 @@ def _check(
     if min(numbers) < 1 or min(num_cells) < 2:
         raise ValueError(
             f"got num_cells={tuple(num_cells)}, batch_sizes={tuple(batch_sizes)}, "
-            f"num_problems={num_problems}, repetitions={repetitions}; wanted at least 2 cells a "
+            f"num_problems={num_problems}, repetitions={repetitions}; wanted at least 2 cells per "
             "side, and 1 of all others. Raise them."
         )
 

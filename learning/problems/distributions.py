@@ -123,7 +123,7 @@ DISTRIBUTIONS: Final[Mapping[str, ProblemDistribution]] = MappingProxyType(
         "sparse": ProblemDistribution(num_nodes=(10, 10)),
         # almost four times as many,
         "dense": ProblemDistribution(num_nodes=(150, 150)),
-        # a quarter of the radius, and of a cell at 20 cells a side,
+        # a quarter of the radius, and of a cell at 20 cells per side,
         "thin": ProblemDistribution(radius=(0.0125, 0.0125)),
         # twice the radius,
         "thick": ProblemDistribution(radius=(0.1, 0.1)),

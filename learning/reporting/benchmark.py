@@ -94,7 +94,7 @@ def _grid(benchmark: Benchmark, num_cells: int, batch_size: int) -> str:
     problems = sorted({cell.num_problems for cell in cells})
     return "\n\n".join(
         [
-            f"## {num_cells} cells a side, batch of {batch_size}",
+            f"## {num_cells} cells per side, batch of {batch_size}",
             "Iterations, time in ms, and its ratio to the best classical method of the row; the "
             f"fastest in bold. {' or '.join(map(str, problems))} systems a row.",
             tables.table(["regime", *map(_label, names)], rows),

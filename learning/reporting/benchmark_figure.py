@@ -79,7 +79,7 @@ def time_by_size(cells: Sequence[Cell]) -> Figure:
         panel.set_xlim(0.6 * sizes[0] ** 3, 1.6 * sizes[-1] ** 3)
         panel.tick_params(axis="x", labelbottom=number >= len(regimes) - columns, labelsize=7.5)
         if number % columns == 0:
-            panel.set_ylabel("ms a system")
+            panel.set_ylabel("ms per system")
     for panel in panels[max(len(regimes) - columns, 0) : len(regimes)]:
         panel.set_xlabel("cells of the grid")
     handles, labels = panels[0].get_legend_handles_labels()

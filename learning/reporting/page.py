@@ -156,7 +156,7 @@ def _iterations(inputs: _Inputs, folder: Path) -> str | None:
         f"relative residual of {tables.power(evaluation.rtol)}. A solve that failed counts as "
         f"{evaluation.max_iterations}. Seconds are wall time, set-up included, in batches on "
         f"{evaluation.device}: for information.",
-        tables.table(["preconditioner", *families, "paper, canonical", "seconds a system"], rows),
+        tables.table(["preconditioner", *families, "paper, canonical", "seconds per system"], rows),
         made_by(command, inputs.runs),
         _picture(folder, "iterations", figures.iteration_histograms(evaluation)),
         _picture(folder, "convergence", figures.convergence(evaluation)),

@@ -103,7 +103,7 @@ def _failures(measurement: Measurement) -> str:
 
 
 def _words(name: str) -> str:
-    words = {"num_nodes": "nodes", "num_cells": "cells a side", "generators": "generator"}
+    words = {"num_nodes": "nodes", "num_cells": "cells per side", "generators": "generator"}
     return words.get(name, name)
 
 

@@ -152,7 +152,7 @@ def _check_data(stage: Stage, data_sets: Sequence[Dataset], device: torch.device
         too_small = dataset.distribution.num_cells < LEAST_CELLS_MIXED
         if stage.mixed_precision and too_small and device.type == "cpu":
             raise ValueError(
-                f"got mixed precision on grids of {dataset.distribution.num_cells} cells a side; "
+                f"got mixed precision on grids of {dataset.distribution.num_cells} cells per side; "
                 f"wanted at least {LEAST_CELLS_MIXED}, below which torch's gradients in bfloat16 "
                 "are wrong on CPUs. Train small grids in full precision."
             )

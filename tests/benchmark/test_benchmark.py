@@ -313,7 +313,10 @@ def test_a_file_that_is_none_is_an_error(content, tmp_path):
         ({"regimes": ["papre"]}, r"got regime 'papre'; wanted one of paper, weak.* Choose one"),
         ({"methods": ["cg"]}, r"got methods \['cg'\]; wanted some of jacobi.* Correct the names"),
         ({"methods": []}, "got no methods; wanted at least one"),
-        ({"num_cells": [1]}, r"got num_cells=\(1,\).*wanted at least 2 cells a side.* Raise them"),
+        (
+            {"num_cells": [1]},
+            r"got num_cells=\(1,\).*wanted at least 2 cells per side.* Raise them",
+        ),
         ({"batch_sizes": [0]}, r"batch_sizes=\(0,\)"),
     ],
     ids=["regime", "method", "no method", "grid", "batch"],
@@ -344,9 +347,9 @@ def test_the_report_follows_from_the_file_alone(benchmark, tmp_path):
     text = page.read_text()
     assert "as tested" in text
     for cell in benchmark.cells:
-        assert f"## {cell.num_cells} cells a side, batch of {cell.batch_size}" in text
+        assert f"## {cell.num_cells} cells per side, batch of {cell.batch_size}" in text
         [row] = re.findall(
-            rf"^## 6 cells a side, batch of {cell.batch_size}\n.*?"
+            rf"^## 6 cells per side, batch of {cell.batch_size}\n.*?"
             rf"^(\| {cell.regime.replace('_', ' ')} .*?)$",
             text,
             re.M | re.S,

@@ -82,7 +82,7 @@ def test_what_was_measured_gets_its_fastest_preconditioner(batch_size, measured,
         assert result.name == min(known, key=known.get)
         figures = cell.methods[result.name]
         assert f"{result.name} was the fastest in regime {cell.regime}, 20 cells" in result.reason
-        assert f"{1e3 * figures.seconds:.3g} ms a system" in result.reason
+        assert f"{1e3 * figures.seconds:.3g} ms per system" in result.reason
         assert f"{figures.mean:.1f} iterations" in result.reason
         second = min(set(known) - {result.name}, key=known.get)
         ratio = figures.seconds / known[second]

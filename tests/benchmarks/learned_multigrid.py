@@ -39,7 +39,7 @@ SEED = 2  # training drew from 0
 RTOL, MAX_ITERATIONS = 1e-6, 250
 BATCH = 10 * 21**3  # unknowns solved together
 NUM_CELLS = 20
-FINER = {32: 4, 40: 4, 64: 4, 128: 1}  # cells a side, and how many problems
+FINER = {32: 4, 40: 4, 64: 4, 128: 1}  # cells per side, and how many problems
 ON_FINER = ("paper", "heterogeneous_1e2", "strong_1e-4")
 BYTES = 6000  # for an unknown of one system, meshing and assembly included
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where results go")
     parser.add_argument("data", type=Path, help="where problems are, or go")
     parser.add_argument("--weights", type=Path, help="of a run; the pretrained ones if none")
-    parser.add_argument("--problems", type=int, default=42, help="in each row on 20 cells a side")
+    parser.add_argument("--problems", type=int, default=42, help="in each row on 20 cells per side")
     parser.add_argument("--grids", type=int, nargs="*", choices=FINER, default=[*FINER])
     arguments = parser.parse_args()
     if arguments.weights is None:

@@ -347,7 +347,7 @@ def test_the_physical_family_is_inlets_and_a_smooth_source_of_equal_weight(datas
     source = b - scale * part
     assert np.linalg.norm(source) == pytest.approx(scale * np.linalg.norm(part))
     field = grid.to_grid(splu(reduced.M.tocsc()).solve(source))
-    # Four waves in each direction, so that 4 cells a side hold all but the highest cosine.
+    # Four waves in each direction, so that 4 cells per side hold all but the highest cosine.
     highest = np.cos(4 * np.pi * np.linspace(0, 1, 5))
     trapezoidal = np.array([0.5, 1, 1, 1, 0.5])
     for axis in range(3):

@@ -152,7 +152,7 @@ def test_iterations_stand_beside_those_of_the_paper(report):
     assert got == {
         "none": "147.5", "Jacobi": "–", "U-Net, static": "26.71", "U-Net, dynamic": "12.86",
     }  # fmt: skip
-    assert table["none"]["seconds a system"] == "0.125"
+    assert table["none"]["seconds per system"] == "0.125"
 
 
 def test_fits_stand_beside_those_of_the_paper(report):
@@ -194,7 +194,7 @@ def test_the_protocol_says_what_differs_from_the_paper(report):
     }  # fmt: skip
     assert table["epochs"]["static, ours"] == "4"
     assert table["hours"]["static, ours"] == "1"
-    assert "radius 0.05, k_3d 1, sigma_3d 1, cells a side 20" in protocol
+    assert "radius 0.05, k_3d 1, sigma_3d 1, cells per side 20" in protocol
     assert "seed 7, content hash `abababababab`" in protocol
     assert "The training drew its graphs from another seed." in protocol
     assert "U-Net, dynamic `2e2e2e2e2e2e`" in protocol
@@ -233,7 +233,8 @@ def test_data_sets_out_of_distribution_are_rows(report):
     assert canonical["paper"]["differs by"] == "–"
     assert canonical["thin"]["differs by"] == "radius 0.0125"
     assert (
-        canonical["mixed"]["differs by"] == "generator murray tree, spanning tree, cells a side 32"
+        canonical["mixed"]["differs by"]
+        == "generator murray tree, spanning tree, cells per side 32"
     )
     assert canonical["mixed"]["U-Net, dynamic"] == "17.8 (18), 2 failed"
     assert physical["thin"]["none"] == "156.0 (166)"

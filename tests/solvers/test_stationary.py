@@ -161,7 +161,7 @@ def test_an_unknown_method_is_an_error(system, method):
 
 
 def fed_cube(length, **coefficients):
-    """A cube of 10 cells a side with a network of 40 nodes."""
+    """A cube of 10 cells per side with a network of 40 nodes."""
     upper = 3 * (length,)
     box = create_box(10, upper=upper)
     graph = random_vascular_graph(40, 0.02 * length, 0, upper=upper)

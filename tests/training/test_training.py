@@ -73,7 +73,7 @@ def test_checkpointing_and_mixed_precision_train_alike(history, tmp_path, change
 
 def test_grids_too_small_for_mixed_precision_are_refused(static_stage, dataset, tmp_path):
     stage = dataclasses.replace(static_stage, mixed_precision=True)
-    with pytest.raises(ValueError, match="grids of 5 cells a side; wanted at least 8"):
+    with pytest.raises(ValueError, match="grids of 5 cells per side; wanted at least 8"):
         train(stage, dataset, tmp_path, progress=False)
 
 

@@ -207,7 +207,7 @@ class _Product(torch.autograd.Function):
 
 # --- What depends on the grid alone -------------------------------------------------------------
 # Kept, for the systems of a study share their grid, but not of many grids and sizes of batches: on
-# 128 cells a side a pattern of 27 entries takes a gigabyte.
+# 128 cells per side a pattern of 27 entries takes a gigabyte.
 
 
 @lru_cache(maxsize=32)
