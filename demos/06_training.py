@@ -1,7 +1,7 @@
 # # Training a preconditioner from scratch
 #
-# A neural network that maps residuals to corrections shall make FGMRES converge in fewer steps.
-# This demo builds a small one and trains it in a minute on a CPU:
+# This demo trains a neural network that makes FGMRES converge in fewer steps.
+# It takes a minute on a CPU:
 #
 # - it draws random networks and keeps some of them unseen,
 # - defines the network, and the preconditioner that it makes,

@@ -1,8 +1,8 @@
 """Estimate the error of a solution of S u_3d = g, by a few steps of CG with multigrid.
 
-The residual is the error in another norm: small beside a g that strong exchange makes large, or
-beside the rounding of S v, it tells nothing of the fields. So the error S^-1 r is computed, to a
-tenth in the energy norm, and the bound on what rounding may do (see `mixeddim.accuracy`).
+A small residual does not imply a small error of the fields: strong exchange makes g large, and S v
+has rounding errors of its own. So this file computes the error S^-1 r, to a tenth in the energy
+norm, and a bound on the effect of rounding (see `mixeddim.accuracy`).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     S u_3d = g      S = A_33 - A_31 A_11^-1 A_13      g = b_3 - A_31 A_11^-1 b_1
     u_1d = A_11^-1 (b_1 - A_13 u_3d)
 
-Assembled, the Schur term fills in densely; it stays a product of sparse factors. Needs numpy and
-scipy alone, so that a saved system can be used where DOLFINx is not installed.
+An assembled Schur term would be dense, so it stays a product of sparse factors. Needs only numpy
+and scipy, so that a saved system can be used without DOLFINx.
 """
 
 from __future__ import annotations

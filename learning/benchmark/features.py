@@ -47,7 +47,7 @@ class Features:
 
 
 def features_of(system: ReducedSystem) -> Features:
-    """Read the features of a system off its matrices; none of it was told."""
+    """Compute the features of a system from its matrices alone."""
     diffusion = system.K.diagonal()
     rates = system.weights * system.beta
     exchange = system.Pi.power(2).T @ rates

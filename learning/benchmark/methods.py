@@ -1,4 +1,4 @@
-"""The methods of the benchmark, by name: what solves S u = g, set up and timed in one way."""
+"""The methods of the benchmark, by name; all solve S u = g and are timed in the same way."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 A cell is a regime, a grid and a batch size. In it every method first runs untimed, on all families
 of right-hand sides, which yields iterations, failures and memory. Then they take turns, so that
-noise of the machine hits all alike, each timed on its set-up and on the family that takes it most
-iterations. Operators and their factors are there before the clock starts; whatever else a method
-derives from a system it derives anew each time, except for what depends on the grid alone.
+noise of the machine affects all alike. Each is timed on its set-up and on the family for which it
+takes the most iterations. Operators and their factors exist before the clock starts. A method
+repeats the rest of its set-up each time, except for quantities that depend on the grid alone.
 
 Vectors are in float64, and a solve has failed unless its true residual reaches the tolerance.
 Methods that take systems one after another are measured on the first few of a batch.

@@ -1,8 +1,8 @@
 """Algebraic multigrid of PyAMG on the tissue block, to measure learned preconditioners against.
 
 PyAMG is an optional dependency (Bell, Olson, Schroder & Southworth 2023, doi:10.21105/joss.05495).
-The Schur term fills in densely where assembled: the hierarchies are those of A_33, and the Krylov
-method sees to the rest.
+An assembled Schur term would be dense. So the hierarchies are built from A_33 alone, and the Krylov
+method accounts for the Schur term.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Fast diagonalisation: the inverse of diffusion and reaction on a box by its eigenvectors.
 
 On the structured box (Kuhn's subdivision) the P1 stiffness of constant k has the 7-point stencil,
-a sum of tensor products of 1D stiffness and lumped mass matrices but for the weights along the
+a sum of tensor products of 1D stiffness and lumped mass matrices, except for the weights along the
 twelve edges of the box: with Q the eigenvectors of the 1D pencils (Lynch, Rice & Thomas 1964,
 doi:10.1007/BF01386067),
 
     F⁻¹ = (Q_x ⊗ Q_y ⊗ Q_z) diag(1 / (k_x l_x + k_y l_y + k_z l_z + s m)) (Q_x ⊗ Q_y ⊗ Q_z)'
 
-The consistent mass matrix is no such sum, and m is its symbol, averaged over the signs of the
+The consistent mass matrix is not such a sum, so m is its symbol, averaged over the signs of the
 frequencies: between 1 for the smooth modes and 1/5. On hexahedra stiffness and mass are sums of
 tensor products of 1D stiffness and consistent mass matrices, without exception. The 1D pencils have
 the same eigenvectors, and with m_x, m_y, m_z the eigenvalues of the 1D mass, between 1 and 1/3,

@@ -41,8 +41,8 @@ def prune_spurs(
 
     A dead end is a vessel, of one edge or of many, from a junction to an end that is no inlet.
     Thinning an image leaves such spurs where the wall is rough; they hardly leave the lumen. The
-    shortest go first; where all but two vessels of a junction are gone it is none any more, so that
-    of two short tips the longer stays. Then what has become a dead end by it is looked at, too.
+    shortest go first. A node where only two vessels are left is no junction any more, so that of
+    two short tips the longer stays. Pruning repeats until no new dead end is short.
 
     Args:
         graph: A network.

@@ -5,8 +5,8 @@ A network is an undirected graph that carries
 - on each node `pos`, three floats, and optionally `inlet`, a bool (missing means False);
 - on each edge `radius`, a positive float, in the unit of `pos`.
 
-Edges are straight vessels. Node labels may be any hashable. Whoever builds such a graph can use
-all of mixeddim; `random_vascular_graph` and the readers of `network_io` build it for you.
+Edges are straight vessels. Node labels may be any hashable. All of mixeddim works on such a graph;
+`random_vascular_graph` and the readers of `mixeddim.networks.io` build one.
 """
 
 from __future__ import annotations

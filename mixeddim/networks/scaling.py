@@ -35,12 +35,12 @@ class Scaling:
         if not 0.0 < self.length < np.inf:
             raise ValueError(
                 f"got length={self.length!r}; wanted a finite positive number. Pass the physical "
-                "length that shall become 1."
+                "length that should become 1."
             )
         if np.shape(self.origin) != (3,) or not np.isfinite(self.origin).all():
             raise ValueError(
                 f"got origin={self.origin!r}; wanted three finite numbers. Pass the physical "
-                "point that shall become (0, 0, 0)."
+                "point that should become (0, 0, 0)."
             )
 
     def apply(self, graph: nx.Graph) -> nx.Graph:

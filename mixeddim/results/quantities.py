@@ -1,9 +1,8 @@
 """Quantities per vessel: mean values, exchange with the tissue, axial flux.
 
-Axial flux at the ends of a vessel is taken from the residual of the equations at its nodes, and
-not from the slope of u_1d: so each vessel balances to rounding, and so does each junction, which
-holds for finite element fluxes in this sense alone (Hughes et al. 2000,
-doi:10.1006/jcph.2000.6577).
+The axial flux at the ends of a vessel is computed from the residual of the equations at its nodes,
+not from the slope of u_1d. Only these fluxes balance to rounding in each vessel and junction
+(Hughes et al. 2000, doi:10.1006/jcph.2000.6577).
 """
 
 from __future__ import annotations
@@ -162,7 +161,7 @@ def write_edge_table(solution: Solution, path: str | os.PathLike[str]) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class _Segments:
-    """The segments of the network mesh; but for the length, shape (num_segments, 2): at its ends.
+    """The segments of the network mesh; arrays have shape (num_segments, 2) for both ends.
 
     The residual of each equation is split into what its segments contribute; at the end of an
     edge that is the axial flux that enters the edge there.

@@ -1,4 +1,4 @@
-"""How the tissue field is distributed over the volume: mean, quantiles, hypoxic fraction."""
+"""Distribution of the tissue field over the volume: mean, quantiles, hypoxic fraction."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """Advection of a tracer along the network, by finite volumes around the vertices of its mesh.
 
-The volume of a vertex is half of each segment that meets there. What flows along a segment carries
-the concentration of the vertex it comes from (upwind), so that at a junction all that arrives is
-mixed, and every vessel that leaves takes the same. With Q the flow along a segment from its
+The volume of a vertex is half of each segment that meets there. Flow along a segment carries the
+concentration of its upstream vertex (upwind). So a junction mixes all inflow, and every vessel that
+leaves it starts with the same concentration. With Q the flow along a segment from its
 vertex i to its vertex j, and q the flow from outside into a vertex:
 
     (U c)_i = sum over segments (max(Q, 0) c_i + min(Q, 0) c_j) + max(-q_i, 0) c_i
     inflow_i = max(q_i, 0) c_inlet
 
-The columns of U but for what leaves at outlets add up to zero: nothing is lost, whatever the flow.
+Except for the outflow at outlets, each column of U adds up to zero: mass is conserved for any flow.
 Off its diagonal U has no positive entry, so that no concentration undershoots or overshoots,
 however fast the flow. The price is first order in the length of the segments.
 """

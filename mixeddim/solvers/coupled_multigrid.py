@@ -5,11 +5,11 @@ conductances, and K_1 the network without exchange,
 
     S = A_0 + Pi' C Pi      A_0 = K + M      C = 1 - N A_11^-1 N'      A_11 = K_1 + N' N
 
-keeps this form on every level: with P the interpolation from the next one, P' S P has P' A_0 P for
-A_0, Pi P for Pi and the same C. P comes from PETSc's smoothed aggregation (GAMG) on A_0; PETSc
-itself cannot coarsen A_33, which hides the network and ties together what strong exchange holds.
-On boxes of hexahedra it coarsens what A_0 is without oblique ties: in long cells entries of A_0 are
-large between nodes that diffusion hardly ties, and iterations were four times as many.
+keeps this form on every level: with P the interpolation from the next level, P' S P has P' A_0 P in
+place of A_0, Pi P in place of Pi, and the same C. P comes from PETSc's smoothed aggregation (GAMG)
+on A_0. PETSc itself cannot coarsen A_33, where strong exchange connects distant nodes. On boxes of
+hexahedra GAMG coarsens A_0 with its oblique entries lumped onto the axes: in long cells these are
+large between nodes that diffusion hardly connects, and iterations were four times as many.
 
 The smoother is the inverse of D / omega + Pi' C Pi, with D the sums of |A_0| along its rows. As
 D >= A_0 in the sense of quadratic forms, no eigenvalue of smoother times S exceeds omega < 2, and

@@ -1,9 +1,9 @@
-"""Uptake in the tissue that depends on the field nonlinearly.
+"""Nonlinear uptake in the tissue, by Newton's or Picard's method.
 
     -div(k_3d grad u_3d) + sigma_3d u_3d + r(u_3d) + beta (T u_3d - u_1d) delta = f_3d
 
-and on the network as in `forms`. Each iteration is a linear problem with the same blocks, of which
-the tissue's reaction and source alone are assembled anew around the last iterate w:
+and on the network as in `forms`. Each iteration is a linear problem with the same blocks; only the
+reaction and the source of the tissue are assembled again, around the last iterate w:
 
     Newton:   M <- M + M[r'(w)]       f <- f - r(w) + r'(w) w
     Picard:   M <- M + M[r(w) / w]

@@ -1,7 +1,8 @@
 """Solve the coupled problem through PETSc: all at once, or reduced to the tissue.
 
-No field leaves here without a bound on its error (see `accuracy`): a small residual of both sides
-together hides the side whose numbers are smaller, and any residual hides an ill-conditioned matrix.
+Every field that is returned has a bound on its error (see `accuracy`). A small residual is not
+enough: one norm over both sides hides the side with the smaller numbers, and no residual shows that
+the matrix is ill-conditioned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A tracer that the flow carries along the network, and that diffuses through the wall into tissue.
+"""Transport of a tracer: advection along the network, diffusion through the wall into the tissue.
 
 With Q the flow and a = pi R^2 the cross-section of the vessels, beta and T as in `forms`:
 
@@ -13,9 +13,9 @@ stationary problem, with what is stored as a reaction and what was stored as a s
     M <- M + C / dt       f <- f + C u_old / dt        C the mass matrix of the tissue
     K_1d <- K_1d + U + diag(volume) / dt               U the upwind matrix
 
-Its matrix is the same for all steps and is factored once. Blood that filters through the wall
-carries nothing here. Nothing over- or undershoots along the network alone; in the tissue and
-through the wall the P1 matrices may, by little, next to fronts that h and dt do not resolve.
+Its matrix is the same for all steps and is factored once. Fluid that filters through the wall
+carries no tracer here. The concentration has no over- or undershoots along the network; in the
+tissue the P1 matrices allow small ones next to fronts that h and dt do not resolve.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ conductances,
 
     S = A_0 + Pi' C Pi      A_0 = K + M      C = 1 - N A_11^-1 N'
 
-keeps this form on every grid: with P the interpolation from the next, P' S P has P' A_0 P for A_0,
-Pi P for Pi and the same C. So the coarse operators are Galerkin's, of S itself, and the largest
-dense matrix has the size of the number of points on the network (Trottenberg, Oosterlee & Schüller
-2001, Multigrid, section 2.4, for the cycle).
+keeps this form on every grid: with P the interpolation from the next grid, P' S P has P' A_0 P in
+place of A_0, Pi P in place of Pi, and the same C. So the coarse operators are the Galerkin products
+of S itself, and the largest dense matrix has the size of the number of points on the network
+(Trottenberg, Oosterlee & Schüller 2001, Multigrid, section 2.4, for the cycle).
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@ On every level S = A_0 + Pi' C Pi, and with D the row sums of |A_0|
 
     S_0 = (D / omega + Pi' C Pi)^-1      X = S_0 + S_0 D^(1/2) F² D^(1/2) S_0
 
-S_0 inverts diagonal, coupling and network together (see `smoothers`); F is a symmetric matrix
-between neighbours on the grid, whose entries a network computes at each node from what the
-stencil of A_0 is there. X is linear in the residual and symmetric positive definite whatever the
-network says. It is scaled where an estimate of the eigenvalues of X S comes near 2: below it the
-V-cycle is symmetric positive definite too, and conjugate gradients apply.
+S_0 inverts diagonal, coupling and network together (see `smoothers`). F is a symmetric matrix
+between neighbours on the grid; a network computes its entries at each node from the stencil of A_0
+there. X is linear in the residual and symmetric positive definite for any output of the network. X
+is scaled down where an estimate of the eigenvalues of X S comes near 2: below 2 the V-cycle is
+symmetric positive definite too, and conjugate gradients apply.
 
-All that the network sees is local, and ratios: it serves any grid, level and unit. Before training
+The inputs of the network are local ratios, so it works on any grid, level and unit. Before training
 F is the square root of the best smoother of 27 points for the Laplacian (by Fourier analysis of two
 grids: Trottenberg, Oosterlee & Schüller 2001, Multigrid, chapter 4), adapted to strength and
 reaction by hand.
@@ -158,7 +158,7 @@ class LearnedMultigrid:
                 f"got a model on {parameter.device} and systems on {batch.g.device}; wanted one "
                 "device. Move the model, or name its device where you solve."
             )
-        # The small grids of training have coarse ones too, lest the network learn but the finest.
+        # Coarsen the small grids of training too, so that the network learns more than the finest.
         hierarchy = create_hierarchy(
             systems, batch, parameter.dtype, to_smallest=self.model.training
         )

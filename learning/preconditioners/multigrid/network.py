@@ -4,7 +4,7 @@ With the averaging matrix Pi and the network basis N scaled by the square roots 
 conductances, S = A_0 + Pi' C Pi with C = 1 - N A_11^-1 N'. Multigrid has to invert B + Pi' C Pi for
 B = A_0, on its coarsest grid, and for a diagonal B, in its smoothers. Where exchange is strong and
 the network conducts badly, C is far from 1: the network follows the tissue, and a smoother that
-takes it for fixed leaves the tissue along the vessels as it is.
+takes the network as fixed does not reduce errors of the tissue along the vessels.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class NetworkResponse:
     def following(self) -> NetworkResponse | None:
         """C for the smoothers: 1 for systems whose network stands fast, None where all do.
 
-        Where the network conducts well C is next to 1 but for what is smooth along it, which is
-        for the coarsest grid, and 1 takes less to factor.
+        Where the network conducts well, C is close to 1 except on functions that are smooth along
+        it. The coarsest grid takes care of those, and 1 is cheaper to factor than C.
         """
         exchange, diagonal = (self.N**2).sum(axis=0), self.A_11.diagonal()
         shares = (exchange / diagonal).reshape(len(self.systems), -1).max(axis=1)

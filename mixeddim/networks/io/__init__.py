@@ -11,7 +11,7 @@
 | `.dat`          | `read_secomb`    |                 | m, Pa, m³/s returned        |
 
 `read_network` and `write_network` choose by suffix. `Scaling` then maps lengths to those of the
-problem, `mixeddim.networks.cleaning` mends what measured networks suffer from.
+problem, `mixeddim.networks.cleaning` repairs measured networks.
 """
 
 from mixeddim.networks.io.dgf import read_dgf, write_dgf

@@ -1,4 +1,4 @@
-"""Which reader and which writer belongs to a file."""
+"""The reader and the writer of a file, by its suffix."""
 
 from __future__ import annotations
 

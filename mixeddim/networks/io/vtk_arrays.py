@@ -1,7 +1,7 @@
 """A script that copies the polylines of a VTK file into a NumPy file, for `polylines`.
 
-VTK ends the whole process where a damaged file leads it astray, hence one of its own. It imports
-nothing of mixeddim, and so starts in a third of a second.
+VTK may crash on a damaged file and end its process, so it runs in a process of its own. The script
+imports nothing of mixeddim and starts in a third of a second.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Pictures: the network as vessels of its own radius inside the tissue, each with its field.
 
 The tissue's field lies on the walls behind the network and on translucent contours around it.
-Of both only the side that faces away from the camera is drawn, from wherever one looks, so that
-little veils the vessels and their colours stay those of the colour bar.
+Only the sides that face away from the camera are drawn, so that little covers the vessels and
+their colours match the colour bar.
 """
 
 from mixeddim.results.plotting.animation import animate

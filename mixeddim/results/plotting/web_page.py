@@ -1,8 +1,7 @@
 """A solution as an interactive web page that needs no server and no internet.
 
-The viewer is vtk.js as the package trame-vtk brings it, and the scene is that of `plot`. Of two
-colour bars vtk.js draws one over the other, and the labels of the axes it leaves out: here both
-are part of the page.
+The viewer is vtk.js from the package trame-vtk, and the scene is that of `plot`. vtk.js draws two
+colour bars over each other and leaves out the labels of the axes, so the page draws both itself.
 """
 
 from __future__ import annotations
