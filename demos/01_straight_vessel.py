@@ -1,9 +1,9 @@
 # # A straight vessel with an exact solution
 #
-# How far to trust a number that a code gives? Where the solution is known, compare. This demo
+# A code is checked best on a problem with a known solution. This demo
 #
-# - solves a straight vessel in tissue whose two fields can be written down,
-# - draws the tissue's field across the vessel beside the exact one, with its kink at the wall,
+# - solves a straight vessel in tissue with an exact solution for both fields,
+# - plots the tissue's field across the vessel and the exact one, with its kink at the wall,
 # - refines the mesh, measures the errors, and explains the rates at which they fall.
 #
 # ## The problem
@@ -21,20 +21,21 @@
 # $$ (\nabla u_{3d}, \nabla v_{3d})_\Omega + (k_{1d}\, \partial_s u_{1d}, \partial_s v_{1d})_\Lambda
 #  + (\beta (T u_{3d} - u_{1d}), T v_{3d} - v_{1d})_\Lambda = (f_{1d}, v_{1d})_\Lambda. $$
 #
-# So what flows through the wall enters the tissue all around the wall, and not on the centre line.
+# So the flux through the wall enters the tissue on the wall, not on the centre line.
 #
 # ## The exact solution
 #
-# One wave along the vessel, $u_{1d} = \cos \pi z$, makes a modified Bessel function across it:
+# For one wave along the vessel, $u_{1d} = \cos \pi z$, $u_{3d}$ is a modified Bessel function
+# across it:
 #
 # $$ u_{3d} = \hat u \cos \pi z \begin{cases}
 #    K_0(\pi R)\, I_0(\pi r) & \text{for } r \le R, \\
 #    I_0(\pi R)\, K_0(\pi r) & \text{for } r > R. \end{cases} $$
 #
-# At the wall $u_{3d}$ is continuous and its slope jumps by $\hat u / R$, so that the flux per
-# length, $q = 2\pi \hat u \cos \pi z$, comes out of the wall. That $q = \beta (u_{1d} - T u_{3d})$
-# gives $\hat u$, and the network's equation $f_{1d}$. Values of $u_{3d}$ are given on the four
-# faces beside the vessel; nothing flows through its ends or the two faces that they lie on.
+# At the wall $u_{3d}$ is continuous and its slope jumps by $\hat u / R$, so the flux through the
+# wall per length is $q = 2\pi \hat u \cos \pi z$. The condition $q = \beta (u_{1d} - T u_{3d})$
+# gives $\hat u$, and the network's equation gives $f_{1d}$. Values of $u_{3d}$ are given on the
+# four faces beside the vessel; nothing flows through its ends or the two faces that they lie on.
 
 import argparse
 from collections.abc import Sequence
@@ -57,8 +58,8 @@ CELLS_ALONG = 16
 #
 # `bessel_mode` holds the fields and the data, and assembles the problem as you would with
 # `md.create_box`, `md.create_network` and `md.assemble`. The box is [-½, ½]² × [0, 1]: with an even
-# number of cells across, nodes of the mesh lie on the vessel, and the values of their row at z = 0
-# are $u_{3d}$ across it. Along the vessel 16 cells follow half a wave, on every mesh.
+# number of cells across, nodes of the mesh lie on the vessel, and their row at z = 0 gives $u_{3d}$
+# across it. On every mesh there are 16 cells along the vessel, for half a wave.
 
 
 def solve(exact: ExactProblem, num_cells: int) -> md.Solution:
@@ -71,8 +72,8 @@ def across(solution: md.Solution) -> tuple[NDArray[np.float64], NDArray[np.float
     return np.linspace(-0.5, 0.5, len(values)), values[:, values.shape[1] // 2, 0]
 
 
-# What flows through the wall is what one wants to know in most cases. Its amplitude is that of the
-# wave $\cos \pi z$ that fits best.
+# The flux through the wall is the most important result in practice. Its amplitude is that of the
+# best fit by the wave $\cos \pi z$.
 
 
 def flux_amplitude(solution: md.Solution) -> float:
@@ -84,14 +85,14 @@ def flux_amplitude(solution: md.Solution) -> float:
 
 # ## Errors and their rates
 #
-# Of smooth fields piecewise linear functions miss $O(h^2)$, and $O(h)$ of their slopes. A kink is
-# no worse where faces of the mesh lie along it. Here the wall runs through the elements, as meshes
-# of networks shall not follow it: in the layer of elements that it cuts the slope is wrong by
-# $O(1)$, whatever their size. The layer has a volume of $O(h)$, and the norm is the square root of
-# that: order ½ for the slopes. In other words, $u_{3d}$ has 3/2 derivatives and not two. Duality
-# gives twice that order for what passes the wall, and with a given flux one order more for $u_{3d}$
-# itself. In the end the error of the flux, of order 1, would show in $u_{3d}$ too; on these meshes
-# it is far too small.
+# Piecewise linear functions approximate a smooth field with an error of $O(h^2)$, and its slopes
+# with $O(h)$. A kink does no harm where faces of the mesh lie along it. Here the wall runs through
+# the elements, since the mesh need not follow the network: in the elements that it cuts, the slope
+# is wrong by $O(1)$, whatever their size. These elements have a volume of $O(h)$, and the norm is
+# the square root of that: order ½ for the slopes. In other words, $u_{3d}$ has 3/2 derivatives and
+# not two. Duality gives twice that order for the flux through the wall, and with a given flux one
+# order more for $u_{3d}$ itself. On very fine meshes the error of the flux, of order 1, would limit
+# $u_{3d}$ too; on these meshes it is far too small.
 #
 # | field | norm | smooth | kink at the wall |
 # | :-- | :-- | --: | --: |
@@ -100,8 +101,8 @@ def flux_amplitude(solution: md.Solution) -> float:
 # | $u_{1d}$ | L² | 2 | 1 |
 # | $q$ | L² | 2 | 1 |
 #
-# `study_convergence` moves the box to four places and takes the mean, since how the wall lies in
-# its elements weighs as much as their size; and cells are finer along the vessel, so that the error
+# `study_convergence` takes the mean over four positions of the box, since the position of the wall
+# in its elements matters as much as their size. Cells are finer along the vessel, so that the error
 # of the smooth wave, of order 1 in the slopes, does not hide that of the kink. (Theory: Masri,
 # Kuchta, Rivière 2024, doi:10.1137/23M1627390.)
 
@@ -160,10 +161,10 @@ def draw(
 
 # ## What came out
 #
-# On the coarsest mesh the vessel is thinner than an element, and no node knows of its wall. Mean
-# and flux live on the circle of radius R nevertheless, and the amplitude of the flux is right to
-# half a per cent. (Do not read too much into it: $T u_{3d}$ is a tenth of $u_{1d}$ here, so an
-# error of the tissue's field of 3 % shows as 0.3 % of the flux.)
+# On the coarsest mesh the vessel is thinner than an element, and the mesh does not resolve its
+# wall. Nevertheless the amplitude of the flux is right to half a per cent, because mean and flux
+# are taken on the circle of radius R. (This is a mild test: $T u_{3d}$ is a tenth of $u_{1d}$ here,
+# so an error of 3 % in the tissue's field is an error of 0.3 % in the flux.)
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,26 @@
-# # A bifurcation: what flows in flows out
+# # A bifurcation: inflow equals outflow
 #
-# Where a vessel branches, no blood is lost. This demo
+# No blood is lost where a vessel branches. This demo
 #
-# - builds a Y of three vessels by hand, as a graph, with radii and angles after Murray's law,
+# - builds a Y of three vessels by hand, as a graph, with radii and angles by Murray's law,
 # - solves for the pressures of blood and tissue,
-# - follows the flow along each vessel, and adds it up at the junction.
+# - computes the flow along each vessel, and its sum at the junction.
 #
 # ## The problem
 #
-# On the network $u_{1d}$ is the pressure of blood, in the tissue $u_{3d}$ that of its fluid. Along
-# a vessel of radius R flows $Q = -k_{1d}\, \partial_s u_{1d}$ with Poiseuille's conductance
-# $k_{1d} = \pi R^4 / (8 \mu)$, and through its wall $q = \beta\, (u_{1d} - T u_{3d})$ per length,
-# $\beta = 2 \pi R \kappa$:
+# $u_{1d}$ is the pressure of blood in the network, $u_{3d}$ that of the fluid in the tissue. The
+# flow along a vessel of radius R is $Q = -k_{1d}\, \partial_s u_{1d}$ with Poiseuille's conductance
+# $k_{1d} = \pi R^4 / (8 \mu)$. The flow through its wall per length is
+# $q = \beta\, (u_{1d} - T u_{3d})$ with $\beta = 2 \pi R \kappa$:
 #
 # $$ \partial_s Q + q = 0 \quad\text{on } \Lambda, \qquad
 #    -\nabla\cdot(k_{3d} \nabla u_{3d}) + \sigma_{3d} u_{3d} = q\, \delta_\Lambda
 #    \quad\text{in } \Omega. $$
 #
-# Pressure is 1 where the mother vessel enters and 0 where the daughters end. Nothing is said about
-# the junction. The weak form holds for all $v_{1d}$ that are continuous there, and with the one
-# that is 1 at the junction and 0 beyond its neighbours it says that the flows into it add up to
-# zero: Kirchhoff's law is a natural condition.
+# The pressure is 1 where the mother vessel enters and 0 where the daughters end. The junction needs
+# no condition. The weak form holds for all $v_{1d}$ that are continuous there. Take the one that is
+# 1 at the junction and 0 beyond its neighbours: the flows into the junction add up to zero, so
+# Kirchhoff's law is a natural condition.
 
 import argparse
 from collections.abc import Sequence
@@ -35,13 +35,13 @@ import mixeddim as md
 # ## The data
 #
 # A network is a `networkx.Graph` whose nodes have a position `pos` and whose edges have a `radius`;
-# `inlet` marks where it is fed. Murray (1926, doi:10.1073/pnas.12.3.207) asks for the radii and
-# angles that spend the least power on pumping and upkeep:
+# `inlet` marks where blood enters. Murray (1926, doi:10.1073/pnas.12.3.207) derives the radii and
+# angles with the least power for pumping and upkeep:
 #
 # $$ R_0^3 = R_1^3 + R_2^3, \qquad
 #    \cos\theta_1 = \frac{R_0^4 + R_1^4 - R_2^4}{2 R_0^2 R_1^2}, $$
 #
-# and the same for $\theta_2$: the thinner daughter turns farther aside.
+# and the same for $\theta_2$: the thinner daughter has the larger angle.
 
 R_0, R_1 = 0.05, 0.043
 R_2 = (R_0**3 - R_1**3) ** (1 / 3)
@@ -66,8 +66,8 @@ def bifurcation() -> nx.Graph:
 
 
 # Lengths are in units of the box's side, and $k_{1d}$ in units of the mother's, so that a vessel of
-# radius R has $(R / R_0)^4$. `network.radius` is a function on the mesh of the network, and so is
-# any expression made of it.
+# radius R has $(R / R_0)^4$. `network.radius` is a function on the mesh of the network, and can be
+# used in expressions.
 
 
 def solve(num_cells: int, permeability: float = 1.0) -> md.Solution:
@@ -87,20 +87,19 @@ def solve(num_cells: int, permeability: float = 1.0) -> md.Solution:
 #
 # $$ Q_a v_a - Q_b v_b = (k_{1d}\, \partial_s u_{1d}, \partial_s v) + (q, v). $$
 #
-# On this vessel alone, the right-hand side has the entry $Q_a$ at the node a, what flows in there,
-# and $-Q_b$ at b. All others vanish, so that their sum, with v = 1, says that what flows in flows
-# out or through the wall. The entries of several vessels at one junction make up the equation of
-# that node in the solved system: so they add up to zero, on any mesh, down to rounding. The slope
-# of $u_{1d}$ in the last element would miss what leaves through the wall there. `md.edge_table`
-# returns these flows, with all else that a vessel holds and exchanges, and `md.node_inflow` what
-# they add up to at each node.
+# For this vessel alone, the right-hand side has the entry $Q_a$ at the node a, the inflow there,
+# and $-Q_b$ at b. All other entries vanish. With v = 1 their sum says that the inflow leaves at b
+# or through the wall. The entries of several vessels at one junction add up to the equation of that
+# node in the solved system, so their sum is zero, on any mesh, down to rounding. The slope of
+# $u_{1d}$ in the last element would miss the flow through the wall there. `md.edge_table` returns
+# these flows and the other quantities of each vessel, `md.node_inflow` their sum at each node.
 
 
 # ## What came out
 #
-# A tenth of the blood leaves through the walls, and the junction loses nothing. The daughters, as
-# long as each other and with the same pressures at their ends, share what is left as $R^4$; in
-# Murray's optimum they would share it as $R^3$, which takes a lower pressure behind the thin one.
+# A tenth of the blood leaves through the walls, and the junction loses nothing. The daughters have
+# the same length and the same pressures at their ends, so their flows are as $R^4$. In Murray's
+# optimum they would be as $R^3$, which needs a lower pressure at the end of the thin daughter.
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 # # A vascular network in tissue
 #
-# Blood vessels are far thinner than the tissue they feed. Instead of meshing their walls, we keep
-# them as a network of lines $\Lambda$ (1D) in a box of tissue $\Omega$ (3D), and let both exchange
-# what flows through the vessel wall. This demo shows how to
+# Blood vessels are far thinner than the tissue they feed. Instead of meshing their walls, we model
+# them as a network of lines $\Lambda$ (1D) in a box of tissue $\Omega$ (3D), and couple both by the
+# flux through the vessel wall. This demo shows how to
 #
 # - generate a vascular network (demo 10 reads one from a file),
 # - mesh network and tissue, assemble the coupled problem, and reduce it to the tissue,
@@ -33,8 +33,8 @@
 #  = (f_{3d}, v_{3d})_\Omega + (f_{1d}, v_{1d})_\Lambda. $$
 #
 # Both meshes carry continuous, piecewise linear functions. The network enters the tissue's matrix
-# through an averaging matrix $\Pi$ alone, so that neither mesh has to follow the other. Eliminating
-# the network leaves a problem in the tissue, $S u_{3d} = g$ with the Schur complement
+# only through an averaging matrix $\Pi$, so the two meshes need not match. Eliminating the network
+# leaves a problem in the tissue, $S u_{3d} = g$ with the Schur complement
 # $S = A_{33} - A_{31} A_{11}^{-1} A_{13}$.
 
 import argparse
@@ -48,8 +48,8 @@ import mixeddim as md
 
 # ## The data
 #
-# All is nondimensional: a unit cube, unit coefficients, vessels of radius 0.05, and $u_{1d} = 1$ at
-# the inlets.
+# The problem is nondimensional: a unit cube, unit coefficients, vessels of radius 0.05, and
+# $u_{1d} = 1$ at the inlets.
 
 TITLES = ("pressure u_1d in vessels", "pressure u_3d in tissue")
 
@@ -64,9 +64,9 @@ def assemble(num_cells: int, num_nodes: int, method: str, seed: int) -> md.Coupl
 
 # ## Solution
 #
-# The whole system is factored by MUMPS. The reduced one is solved by conjugate gradients,
-# preconditioned by algebraic multigrid; the factors of $A_{11}$ then give $u_{1d}$. At a node with
-# a given value, the residual of the equation that this value replaced is what flows in there.
+# MUMPS factors the whole system. Conjugate gradients, preconditioned by algebraic multigrid, solve
+# the reduced one; the factors of $A_{11}$ then give $u_{1d}$. At a node with a given value, the
+# inflow is the residual of the equation that this value replaced.
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 # # Coefficients of your own, one line at a time
 #
-# A study seldom ends with constant coefficients. Here the same vessels feed the same box of tissue
-# five times, and from one time to the next a single line changes:
+# This demo shows coefficients that are not constant. The same vessels feed the same box of tissue
+# five times, and each time a single line changes:
 #
 # 1. homogeneous tissue,
 # 2. tissue that conducts well in some places and badly in others,
 # 3. layers,
 # 4. fibres, along which the tissue conducts better than across them,
-# 5. cells that take up no more than they can: Michaelis-Menten kinetics.
+# 5. cells with a limited uptake: Michaelis-Menten kinetics.
 #
 # ## The problem
 #
@@ -42,8 +42,9 @@ import mixeddim as md
 # ## Five tissues
 #
 # A coefficient is a number, a tensor, or UFL: an expression, a DOLFINx function, a callable of the
-# position. What `replace` does not name stays. Walls are rather permeable here, and the nutrient
-# gets some 0.2 from a vessel, $\sqrt{k_{3d} / \sigma_{3d}}$, before it is taken up.
+# position. `replace` changes only the coefficients that it names. The walls are rather permeable
+# here, and the nutrient diffuses about $\sqrt{k_{3d} / \sigma_{3d}} \approx 0.2$ from a vessel
+# before it is taken up.
 
 homogeneous = md.Coefficients(k_3d=0.05, sigma_3d=1.0, k_1d=1.0, permeability=2.0)
 
@@ -55,18 +56,17 @@ layered = replace(homogeneous, k_3d=lambda x: ufl.conditional(x[2] > 0.5, 0.25, 
 
 anisotropic = replace(homogeneous, k_3d=np.diag([0.25, 0.01, 0.01]))
 
-# The last change leaves the world of matrices: the uptake is nonlinear, and takes the place of
-# $\sigma_{3d} u_{3d}$. Where there is plenty, cells take up their maximum $V$ and no more; where
-# little is left they take $V / K$ times that, like $\sigma_{3d}$:
+# The last uptake is nonlinear, and replaces $\sigma_{3d} u_{3d}$. At high concentrations cells take
+# up their maximum $V$; at low ones they take up $(V / K)\, u$, so $V / K$ acts like $\sigma_{3d}$:
 #
 # $$ r(u) = \frac{V u}{K + u}. $$
 
 saturating = replace(homogeneous, sigma_3d=0.0)
 uptake = md.MichaelisMenten(maximum=0.6, half=0.05)
 
-# `md.MichaelisMenten` is no more than `lambda u: 0.6 * u / (0.05 + u)`: write what your cells do.
-# Newton's method needs $r'$, which UFL derives; Picard's takes $r(u) / u$ from the last iterate for
-# $\sigma_{3d}$. In each iteration the tissue's reaction alone is assembled anew.
+# `md.MichaelisMenten` is simply `lambda u: 0.6 * u / (0.05 + u)`: write the uptake of your cells in
+# the same way. Newton's method needs $r'$, which UFL derives; Picard's uses $r(u) / u$ of the last
+# iterate as $\sigma_{3d}$. Each iteration assembles only the tissue's reaction again.
 
 TISSUES = {
     "homogeneous": homogeneous,
@@ -108,10 +108,10 @@ def means_over_tissue(solutions: dict[str, md.Solution]) -> dict[str, float]:
 
 # ## A picture
 #
-# A slice through the middle of each tissue, with the vessels that are near it, the nearer the
-# darker. On a structured box the dofs become an array with one reordering. In the last panel the
-# residual of Newton's method is about squared in each iteration, that of Picard's falls by the same
-# factor each time.
+# A slice through the middle of each tissue, with the vessels near it; nearer vessels are darker. On
+# a structured box one reordering turns the dofs into an array. The last panel shows the residuals:
+# each iteration of Newton's method about squares it, each iteration of Picard's reduces it by about
+# the same factor.
 
 
 def draw(result_of: dict[str, md.Solution], picard: md.NonlinearSolution, file: Path) -> Path:
@@ -162,8 +162,8 @@ def vessels_near_slice(network: md.Network, reach: float = 0.25) -> LineCollecti
 
 # ## What came out
 #
-# What goes through the walls is what the tissue takes up: the balance holds for each tissue, the
-# nonlinear one included.
+# The flux through the walls equals the uptake of the tissue: the balance holds for each tissue,
+# the nonlinear one included.
 
 
 def main(argv: Sequence[str] | None = None) -> Result:

@@ -1,27 +1,27 @@
 # # The reduced system and its spectrum
 #
-# Conjugate gradients need as many steps as the eigenvalues of the system lie far apart, and
-# a preconditioner is good if it brings them together. On a small grid all of them can be computed.
-# This demo
+# Conjugate gradients need more steps the farther the eigenvalues of the system lie apart. A good
+# preconditioner brings them together. On a small grid all of them can be computed. This demo
 #
 # - writes out the matrix $S$ of the reduced system,
 # - computes its eigenvalues, plain and preconditioned,
-# - sets them beside the steps that conjugate gradients take.
+# - compares them with the number of steps of conjugate gradients.
 #
 # ## The problem
 #
-# Of the discrete problem of `03_random_vascular_network.py`,
+# The discrete problem is that of `03_random_vascular_network.py`,
 #
 # $$ \begin{pmatrix} A_{33} & A_{31} \\ A_{13} & A_{11} \end{pmatrix}
-#    \begin{pmatrix} u_{3d} \\ u_{1d} \end{pmatrix} = \begin{pmatrix} b_3 \\ b_1 \end{pmatrix}, $$
+#    \begin{pmatrix} u_{3d} \\ u_{1d} \end{pmatrix} = \begin{pmatrix} b_3 \\ b_1 \end{pmatrix}. $$
 #
-# the network is eliminated, which leaves $S u_{3d} = g$ with
+# Eliminating the network leaves $S u_{3d} = g$ with
 #
 # $$ S = A_{33} - A_{31} A_{11}^{-1} A_{13}, \qquad g = b_3 - A_{31} A_{11}^{-1} b_1. $$
 #
-# $S$ is symmetric positive definite. Small eigenvalues belong to smooth fields, which diffusion
-# hardly resists: the least one to a constant, which the reaction holds. Large ones belong to fields
-# that alternate from node to node, and the finer the grid the farther apart they are, as $h^{-2}$.
+# $S$ is symmetric positive definite. Small eigenvalues belong to smooth fields. The smallest one
+# belongs to a nearly constant field; the reaction and the exchange keep it above zero. Large
+# eigenvalues belong to fields that alternate from node to node. On finer grids the ratio of the
+# largest to the smallest grows as $h^{-2}$.
 
 import argparse
 from collections.abc import Sequence
@@ -49,13 +49,12 @@ def reduced_problem(num_cells: int, seed: int) -> md.ReducedSystem:
 
 # ## The matrices
 #
-# `reduced.S` multiplies with the four blocks and is never assembled: the elimination ties all
-# tissue along the network together. Column by column it can be written out, as the product with the
-# identity.
+# `reduced.S` multiplies with the four blocks and is never assembled, since the elimination couples
+# all nodes along the network. Its product with the identity gives the matrix, column by column.
 #
-# A preconditioner $M \approx S^{-1}$ is a map of residuals to corrections, for a batch of systems;
-# here the batch is of one. It has a matrix where it is linear, which multigrid is, learned or not;
-# a U-Net is not, and has no spectrum.
+# A preconditioner $M \approx S^{-1}$ maps residuals to corrections, for a batch of systems; here
+# the batch has one system. Multigrid, learned or not, is linear and so has a matrix. A U-Net is not
+# linear, and has no spectrum.
 
 
 def dense_system(reduced: md.ReducedSystem) -> NDArray[np.float64]:
@@ -74,8 +73,8 @@ def dense_preconditioner(
 
 # ## The spectrum
 #
-# $M S$ is not symmetric, but has the eigenvalues of $L^T M L$, which is, where $S = L L^T$ is
-# Cholesky's factorisation.
+# $M S$ is not symmetric, but has the same eigenvalues as the symmetric matrix $L^T M L$, with
+# Cholesky's factorisation $S = L L^T$.
 
 
 def spectrum(S: NDArray[np.float64], M: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -84,15 +83,15 @@ def spectrum(S: NDArray[np.float64], M: NDArray[np.float64]) -> NDArray[np.float
     return np.linalg.eigvalsh(L.T @ M @ L)
 
 
-# In the norm of the energy, conjugate gradients shrink the error in k steps to at most
+# In the energy norm, k steps of conjugate gradients reduce the error to at most
 #
 # $$ 2 \left( \frac{\sqrt{c} - 1}{\sqrt{c} + 1} \right)^k, \qquad
 #    c = \lambda_\text{max} / \lambda_\text{min}, $$
 #
-# of what it was. So many steps the condition number c alone foretells; fewer are needed where
-# the eigenvalues between the ends lie in clusters. (Saad 2003, Iterative Methods for Sparse Linear
-# Systems, section 6.11.) The residual, by which solvers stop, is the error in another norm, and
-# may take a step more.
+# times the initial error. This predicts the number of steps from the condition number c alone;
+# fewer are needed where the eigenvalues between the ends lie in clusters. (Saad 2003, Iterative
+# Methods for Sparse Linear Systems, section 6.11.) Solvers stop by the residual, which is the error
+# in another norm and may take a step more.
 
 
 def steps_foretold(condition: float) -> int:
@@ -103,9 +102,9 @@ def steps_foretold(condition: float) -> int:
 
 # ## Four preconditioners
 #
-# None; the diagonal of $A_{33}$; one cycle of multigrid, whose coarse grids leave the smooth fields
-# to few unknowns and whose smoother damps the rough ones; and the same with a smoother that a small
-# network makes, trained on other graphs.
+# The first is none, the second the diagonal of $A_{33}$. The third is one cycle of multigrid: its
+# smoother damps rough fields, and its coarse grids treat smooth fields with few unknowns. The last
+# is the same cycle with a smoother from a small neural network, trained on other graphs.
 
 PRECONDITIONERS = {
     "none": learning.Identity(),
@@ -165,10 +164,10 @@ def draw(spectra: dict[str, Spectrum], file: Path) -> Path:
 
 # ## What came out
 #
-# The diagonal brings little, since here it is nearly the same at each node. Multigrid leaves all
-# eigenvalues between about ½ and 1, on this grid and on finer ones, and the learned smoother draws
-# the lower end up to 0.95, which halves the steps. Grids of up to 10 cells per side multigrid
-# solves directly, so that one step remains, and two for the learned one, which runs in float32.
+# The diagonal helps little, since here it is nearly the same at each node. Multigrid moves all
+# eigenvalues between about ½ and 1, on this grid and on finer ones. The learned smoother raises the
+# lower end to 0.95, which halves the steps. On grids of up to 10 cells per side multigrid solves
+# directly: it takes one step, and the learned one two, since it runs in float32.
 
 
 @dataclass(frozen=True)

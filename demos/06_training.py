@@ -1,12 +1,12 @@
 # # Training a preconditioner from scratch
 #
-# This demo trains a neural network that makes FGMRES converge in fewer steps.
-# It takes a minute on a CPU:
+# A neural network that maps residuals to corrections can make FGMRES converge in fewer steps. This
+# demo builds a small one and trains it in a minute on a CPU. It
 #
-# - it draws random networks and keeps some of them unseen,
-# - defines the network, and the preconditioner that it makes,
+# - generates random networks and keeps some of them for the test,
+# - defines the neural network and its preconditioner,
 # - trains in two stages, first by the residual of one correction, then through FGMRES itself,
-# - counts iterations on the unseen problems, beside preconditioners that need no training.
+# - counts iterations on the unseen problems, and compares preconditioners without training.
 #
 # The method is that of N. Dimola, A. Coclite, P. Zunino, *Neural Preconditioning via Krylov
 # Subspace Geometry* (arXiv:2507.15452), on a smaller grid and with a network of a sixteenth of the
@@ -32,9 +32,9 @@ BATCH_SIZE = 8
 
 # ## The data
 #
-# Every problem is a random vascular network in the unit cube, coupled to the tissue, and reduced to
-# it: $S u_{3d} = g$. `learning.generate` draws and assembles them and writes one file, which is all
-# that training needs of FEniCSx.
+# Every problem is a random vascular network in the unit cube, coupled to the tissue and reduced to
+# $S u_{3d} = g$. `learning.generate` generates and assembles the problems and writes one file; only
+# this step needs FEniCSx.
 
 
 def draw_problems(num_cells: int, seed: int, output: Path) -> learning.Dataset:
@@ -46,9 +46,9 @@ def draw_problems(num_cells: int, seed: int, output: Path) -> learning.Dataset:
 
 # ## The network
 #
-# Two channels on the grid of nodes, the residual and the distance to the vessels, become one, the
-# correction. What is smooth travels over two coarser grids, as in a U-Net or a V-cycle. The last
-# layer starts at zero.
+# The network has two input channels on the grid of nodes, the residual and the distance to the
+# vessels, and one output channel, the correction. Two coarser grids treat the smooth part, as in a
+# U-Net or a V-cycle. The last layer starts at zero.
 
 
 class SmallUNet(nn.Module):
@@ -90,14 +90,14 @@ def create_model(seed: int) -> SmallUNet:
 
 # ## The preconditioner
 #
-# A preconditioner of `learning` has a method `setup`, which does once what depends on the systems
-# alone, and returns the map from residuals to corrections,
+# A preconditioner of `learning` has a method `setup`, which does the work per batch of systems and
+# returns the map from residuals to corrections,
 #
 # $$ M(r) = \frac{1}{a} \left( r + |r|\, N\!\left(\frac{r}{|r|}, d\right) \right), $$
 #
 # with N the network, d the distance to the vessels, a the mean diagonal entry of $A_{33}$ and |r|
-# the root mean square of r. So M scales with r and with 1 / S, and before training, where N is
-# zero, it does nothing. It is not linear in r, which FGMRES permits.
+# the root mean square of r. So M scales with r and with 1 / S. Before training N is zero, and M
+# only divides by a. M is not linear in r, which FGMRES permits.
 
 
 class NeuralPreconditioner:
@@ -128,13 +128,13 @@ class NeuralPreconditioner:
 
 # ## Two stages, one loop
 #
-# The static stage lowers the residual that one correction leaves, the mean of $|f - S M(f)| / |f|$.
-# The dynamic stage runs m steps of FGMRES and lowers the mean of the sines $s_k$, with
-# $|r_k| = s_k |r_{k-1}|$, differentiating through every step: it trains on the residuals that the
-# solver will ask about, and on what the solver makes of all corrections together.
+# The static stage lowers the residual after one correction, the mean of $|f - S M(f)| / |f|$. The
+# dynamic stage runs m steps of FGMRES, lowers the mean of the sines $s_k$, with
+# $|r_k| = s_k |r_{k-1}|$, and differentiates through every step. So it trains on the residuals that
+# occur in the solver, and on the combined effect of all corrections.
 #
-# Right-hand sides are drawn anew at each step, from one of three families: that of the problem,
-# others of its kind, and noise.
+# Each step draws right-hand sides from one of three families: that of the problem, physical ones
+# with other data, and noise.
 
 STEPS_OF_FGMRES = 6
 
@@ -220,12 +220,12 @@ def draw(
 
 # ## What came out
 #
-# The static stage saves most of the iterations, the dynamic one a quarter of those that are left. A
-# minute does not catch up with multigrid, which needs no training: the networks that come with
-# `learning` had half an hour and more, and the multigrid among them, which learns nothing but its
-# smoother, needs half of the iterations of the plain one. `learning.train` is this loop with
-# validation, checkpoints, mixed precision and several processes, `python -m learning train` its
-# command.
+# The static stage saves most of the iterations, the dynamic stage a quarter of the rest. After one
+# minute the result is still worse than multigrid, which needs no training. The networks shipped
+# with `learning` were trained for half an hour or so per stage. The learned multigrid, which learns
+# only its smoother, needs half the iterations of the plain one. `learning.train` is this loop with
+# validation, checkpoints, mixed precision and several processes; its command is
+# `python -m learning train`.
 
 
 @dataclass(frozen=True)

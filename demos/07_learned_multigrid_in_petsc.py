@@ -1,16 +1,16 @@
 # # A learned multigrid in your own PETSc solver
 #
-# In a PETSc `KSP` the preconditioner is a `PC`. This demo puts the learned multigrid of `learning`
-# there, in three lines or from options, and compares it with incomplete Cholesky, algebraic
+# In a PETSc `KSP` the preconditioner is a `PC`. This demo uses the learned multigrid of `learning`
+# as a `PC`, in three lines or from options. It compares it with incomplete Cholesky, algebraic
 # multigrid (GAMG) and geometric multigrid, all of them compiled.
 #
 # ## The problem
 #
-# That of `03_random_vascular_network.py`, reduced to the tissue: $S u_{3d} = g$ with the Schur
-# complement $S = A_{33} - A_{31} A_{11}^{-1} A_{13}$. Here the tissue conducts in some places up to
-# 10,000 times better than in others, where exchange with the vessels outweighs diffusion. $S$ is
-# never assembled: PETSc's preconditioners are built from the sparse block $A_{33}$, which knows of
-# the exchange, but not that it couples all tissue along a vessel.
+# The problem is that of `03_random_vascular_network.py`, reduced to the tissue: $S u_{3d} = g$ with
+# the Schur complement $S = A_{33} - A_{31} A_{11}^{-1} A_{13}$. Here k_3d varies by up to 10,000;
+# where it is small, exchange with the vessels outweighs diffusion. $S$ is never assembled. PETSc's
+# preconditioners are built from the sparse block $A_{33}$, which contains the exchange, but not the
+# coupling of all tissue along a vessel.
 
 import argparse
 import time
@@ -50,7 +50,7 @@ def assemble(num_cells: int, seed: int) -> md.CoupledSystem:
 
 # ## The solver
 #
-# Conjugate gradients, as you would write them; S is a matrix that only multiplies, A_33 is for
+# These are PETSc's conjugate gradients. S is a matrix that only multiplies; A_33 is for the
 # preconditioners.
 
 
@@ -64,7 +64,7 @@ def create_solver(reduced: md.ReducedSystem) -> PETSc.KSP:
 
 
 # The learned multigrid is linear, symmetric and positive definite, as conjugate gradients need. The
-# U-Nets of `learning` are not: for them the type is "fgmres", and all else the same.
+# U-Nets of `learning` are not: for them set the type "fgmres" and keep the rest.
 
 
 def learned(ksp: PETSc.KSP, reduced: md.ReducedSystem) -> None:
@@ -73,8 +73,8 @@ def learned(ksp: PETSc.KSP, reduced: md.ReducedSystem) -> None:
     ksp.getPC().setPythonContext(as_pc(multigrid, reduced))
 
 
-# A solver that heeds options, `ksp.setFromOptions()`, needs no further line: those of its prefix
-# come from the command line, from a file, or from here. The system is that of `schur_complement`.
+# A solver that calls `ksp.setFromOptions()` needs no further line. The options with its prefix come
+# from the command line, from a file, or from here. `schur_complement` provides the system.
 
 OPTIONS = (
     "-demo_ksp_type fgmres -demo_pc_type python "
@@ -88,7 +88,7 @@ def learned_from_options(ksp: PETSc.KSP, _: md.ReducedSystem) -> None:
     ksp.setFromOptions()
 
 
-# What it is compared with. GAMG shall smooth with A_33 and not with S. The geometric multigrid is
+# The other methods: GAMG is set to smooth with A_33 and not with S. The geometric multigrid is
 # PETSc's PCMG on the grids of `learning`.
 
 
@@ -117,8 +117,8 @@ METHODS: dict[str, Callable[[PETSc.KSP, md.ReducedSystem], None]] = {
 
 # ## The comparison
 #
-# All have the same matrices, right-hand side and norm of the residual. Set-up is what is done once
-# for each system.
+# All methods have the same matrices, right-hand side and norm of the residual. Set-up is the work
+# done once per system.
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ def run(name: str, reduced: md.ReducedSystem) -> Run:
     return Run(x.getArray().copy(), history / history[0], ready - start, end - ready)
 
 
-# Fewest iterations are not least time: a learned cycle costs more than a compiled one, and
-# incomplete Cholesky has hardly a set-up. So residuals are drawn both ways. `--num-cells 40` shows
-# how the balance moves as the grid grows.
+# The method with the fewest iterations is not always the fastest: a learned cycle costs more than a
+# compiled one, and incomplete Cholesky has a cheap set-up. So the residuals are drawn against both
+# iterations and time. `--num-cells 40` shows how the comparison changes on a finer grid.
 
 LOOKS: tuple[dict[str, Any], ...] = (
     {"color": "#8c8c8c", "marker": "."},
@@ -186,7 +186,7 @@ def draw(runs: dict[str, Run], file: Path) -> Path:
 
 # ## What came out
 #
-# All solutions are those of the coupled system that `md.solve` factors as a whole.
+# All solutions agree with that of `md.solve`, which factors the coupled system as a whole.
 
 
 @dataclass(frozen=True)

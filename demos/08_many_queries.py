@@ -1,23 +1,23 @@
 # # Many networks: mean and deviation of the tissue's field
 #
-# Of real tissue one rarely knows each vessel. What one knows is what kind of network it has, and
-# the question is what that says about the tissue: the field one expects, and how far a single
-# network strays from it. So the same problem is solved for many random networks. This demo
+# In real tissue the single vessels are rarely known, only the kind of network. The question is then
+# what field to expect in the tissue, and how much it varies from network to network. So the same
+# problem is solved for many random networks. This demo
 #
-# - draws 200 networks and assembles their problems, on all cores,
+# - generates 200 networks and assembles their problems, on all cores,
 # - solves them in batches with the learned multigrid,
-# - draws mean and standard deviation of the tissue's field,
-# - and measures what batches and learning bring, beside classical solvers, whoever wins.
+# - plots mean and standard deviation of the tissue's field,
+# - measures the effect of batches and of learning on the time, and compares classical solvers.
 #
 # ## The problem
 #
-# That of `03_random_vascular_network.py`, reduced to the tissue,
+# The problem is that of `03_random_vascular_network.py`, reduced to the tissue,
 #
-# $$ S_i\, u_i = g_i, \qquad i = 1, \dots, N, $$
+# $$ S_i\, u_i = g_i, \qquad i = 1, \dots, N. $$
 #
-# with a network $\Lambda_i$ of its own in each, and one grid for all, so that fields can be added
-# up node by node. Vessels carry oxygen, say, with $u_{1d} = 1$ at the inlets; tissue consumes it.
-# With $k_{3d} = 0.1$ and $\sigma_{3d} = 1$ it comes $\sqrt{k_{3d} / \sigma_{3d}} \approx 0.3$ far.
+# Each has its own network $\Lambda_i$. All have the same grid, so that fields can be averaged node
+# by node. Think of oxygen, with $u_{1d} = 1$ at the inlets, which the tissue consumes. With
+# $k_{3d} = 0.1$ and $\sigma_{3d} = 1$ it diffuses over $\sqrt{k_{3d} / \sigma_{3d}} \approx 0.3$.
 
 import argparse
 import time
@@ -42,8 +42,8 @@ NUM_TIMED = 20  # problems that every solver solves
 # ## The problems
 #
 # A coupled system keeps its meshes, and a process has room for some 150 of them. Reduced systems
-# are matrices alone: these one keeps, and the box is shared. `learning.generate` draws and
-# assembles in a process for each core, and writes one file, from which the next run reads.
+# contain only matrices, so keep these and share the box. `learning.generate` generates and
+# assembles the problems with one process per core, and writes one file, which the next run reads.
 
 
 def draw_problems(num_networks: int, num_cells: int, seed: int, output: Path) -> learning.Dataset:
@@ -55,16 +55,16 @@ def draw_problems(num_networks: int, num_cells: int, seed: int, output: Path) ->
 
 # ## Solving in batches
 #
-# On a small grid a product with one system hardly keeps a core busy: most of the time goes into
-# calls. In a batch the matrices of several systems are the diagonal blocks of one, and each call
-# serves them all.
+# On a small grid a product with one system is so cheap that most of the time is the overhead of
+# calls. In a batch the matrices of several systems are the diagonal blocks of one matrix, so that
+# each call works on all of them.
 
 
 @dataclass(frozen=True)
 class Solves:
     fields: NDArray[np.float64]  # u_3d of each problem, shape (number, num_dofs)
     iterations: float  # mean
-    seconds: float  # a problem, set-up included
+    seconds: float  # per problem, set-up included
 
 
 def in_batches(
@@ -91,7 +91,7 @@ def in_batches(
     return Solves(np.concatenate(fields), float(np.mean(iterations)), seconds)
 
 
-# What it is compared with: PETSc's conjugate gradients, compiled, a problem at a time.
+# For comparison: PETSc's compiled conjugate gradients, one problem at a time.
 
 
 def by_petsc(kind: Kind, systems: Sequence[md.ReducedSystem]) -> Solves:
@@ -135,18 +135,17 @@ def draw_times(solves: dict[str, Solves], file: Path) -> Path:
 
 # ## What came out
 #
-# A single network lets the field rise around its vessels. The mean is smooth: highest in the
-# middle, which vessels surround, and lower towards the faces. It varies less from place to place
-# than the field at one place does from network to network: where the vessels happen to run counts
-# for more than where in the box one looks. Two hundred networks pin the mean down nevertheless, to
-# the standard deviation over $\sqrt{200}$, less than 0.01 at every node.
+# For a single network the field is higher around its vessels. The mean is smooth: highest in the
+# middle and lower towards the faces. The mean varies less from place to place than the field at one
+# place varies from network to network: the positions of the vessels matter more than the place in
+# the box. Nevertheless 200 networks determine the mean to the standard deviation over $\sqrt{200}$,
+# less than 0.01 at every node.
 #
-# As for time, batches save about half of that of the learned multigrid, and it takes the fewest
-# iterations of all. But on grids so small the quickest are incomplete Cholesky, which has hardly
-# a set-up, and fast diagonalisation, which is made for constant coefficients. With each refinement
-# the iterations of incomplete Cholesky grow while those of multigrid stay. For larger grids and
-# varying coefficients see the tables of `learning/benchmarks`, and `learning.recommend(reduced)`
-# for a choice.
+# Batches save about half of the time of the learned multigrid, which takes the fewest iterations of
+# all. But on grids so small the fastest are incomplete Cholesky, which has a cheap set-up, and fast
+# diagonalisation, which is made for constant coefficients. With each refinement the iterations of
+# incomplete Cholesky grow while those of multigrid stay. For larger grids and varying coefficients
+# see the tables of `learning/benchmarks`; `learning.recommend(reduced)` chooses a method.
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,23 @@
 # # Blood flow, and a tracer that it carries
 #
-# A second of tracer enters a capillary network with the blood. Where is it, second by second: still
-# in the vessels, in the tissue, taken up, washed out? This demo
+# For one second a tracer enters a capillary network with the blood. How much of it is in the
+# vessels, in the tissue, taken up or washed out at each time? This demo
 #
-# - computes the flow of blood through a network, with the viscosity that blood has in capillaries,
-# - lets the flow carry a tracer along, that leaks through the walls and diffuses in the tissue,
-# - checks in each step that nothing is lost, and draws where the tracer went.
+# - computes the flow of blood through a network, with the viscosity of blood in capillaries,
+# - lets the flow carry a tracer, which leaks through the walls and diffuses in the tissue,
+# - checks in each step that nothing is lost, and plots where the tracer is.
 #
 # ## Blood flow
 #
-# In a vessel of radius $R$ and length $L$ the flow follows the drop of pressure (Poiseuille), and
-# at each junction what arrives leaves (Kirchhoff):
+# In a vessel of radius $R$ and length $L$ the flow is proportional to the pressure drop
+# (Poiseuille), and at each junction the flows add up to zero (Kirchhoff):
 #
 # $$ Q = \frac{\pi R^4}{8 \mu L} (p_u - p_v), \qquad \sum_{\text{edges at a node}} Q = 0. $$
 #
-# These are as many equations as nodes, with pressures given where blood enters and leaves. Red
-# cells make $\mu$ depend on the diameter: in a capillary as wide as a cell blood is several times
-# thicker than plasma. `md.relative_viscosity` holds the laws of Pries et al. in glass tubes (1992)
-# and in living vessels (1994), with one hematocrit for all vessels.
+# There is one equation per node; pressures are given where blood enters and leaves. Because of the
+# red cells $\mu$ depends on the diameter: in a capillary as wide as a cell, blood is several times
+# more viscous than plasma. `md.relative_viscosity` computes the laws of Pries et al. for glass
+# tubes (1992) and for living vessels (1994), with one hematocrit for all vessels.
 #
 # ## Transport
 #
@@ -29,12 +29,12 @@
 #    + \beta\, (u_{1d} - T u_{3d}) = 0 \quad\text{on } \Lambda, $$
 #
 # with $\beta = 2\pi R\kappa$ and the mean $T$ over the wall as in `03_random_vascular_network.py`.
-# Blood brings the concentration of the bolus in and takes out what it has; at a junction all that
-# arrives is mixed. In the tissue the weak form is discretised as ever. On the network each node of
-# the mesh gets half of the segments around it as its volume, and a segment carries what its
-# upstream node has: no tracer is lost, and along the network alone no concentration overshoots;
-# with exchange through the wall it may, by little, next to fronts. In time, implicit Euler: the
-# matrix is factored once.
+# Blood enters with the concentration of the bolus and leaves with that of its node; a junction
+# mixes perfectly. In the tissue the weak form is discretised as in the other demos. On the network
+# the volume of a mesh node is half of each segment around it, and a segment carries the
+# concentration of its upstream node. So no tracer is lost, and along the network alone no
+# concentration overshoots; with exchange through the wall it may overshoot slightly next to fronts.
+# The time steps are implicit Euler steps, for which the matrix is factored once.
 
 import argparse
 from collections.abc import Sequence
@@ -118,8 +118,8 @@ def transport(graph: nx.Graph, flow: md.Flow, num_cells: int) -> list[md.Transpo
 
 # ## Where the tracer is
 #
-# Each state knows what entered, left and was taken up during its step, as amounts per time, and
-# what is stored. Added up over the steps, all that entered has to be somewhere.
+# Each state gives the inflow, outflow and uptake of its step, per unit time, and the stored
+# amounts. Summed over the steps, the amounts must equal the total that entered.
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ class Result:
 
 # ## Pictures
 #
-# Both are seen along the z axis. The flow: pressure, velocity, and how thick blood is in each
-# vessel. Widths are those of the vessels, not to scale.
+# Both pictures are projections along the z axis. The first shows pressure, velocity and viscosity
+# in each vessel. Line widths follow the radii, not to scale.
 
 
 def vessels(ends: np.ndarray, values: np.ndarray, radii: np.ndarray, **style) -> LineCollection:
@@ -193,7 +193,8 @@ def draw_flow(flow: md.Flow, file: Path) -> Path:
     return save(figure, file)
 
 
-# The tracer: concentration in the vessels, and behind them the mean over the depth of the tissue.
+# The second shows the concentration in the vessels and, behind them, its mean over the depth of the
+# tissue.
 
 
 def draw_transport(states: Sequence[md.TransportState], history: Amounts, file: Path) -> Path:
@@ -252,8 +253,8 @@ def save(figure: Figure, file: Path) -> Path:
 
 # ## What came out
 #
-# The blood's balance closes to rounding, and so does the tracer's, step by step and over all of
-# them: not because the steps are small, but because what leaves one volume enters another.
+# The balance of blood closes to rounding, and so does that of the tracer, in each step and over all
+# steps. This holds for any step size, because the outflow of one volume is the inflow of another.
 
 
 def main(argv: Sequence[str] | None = None) -> Result:

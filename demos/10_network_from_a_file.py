@@ -1,12 +1,13 @@
 # # A network from a file
 #
-# Measured networks come in many formats, each with units of its own, and none as a solver wants
-# them: vessels are drawn as chains of short pieces, ends that should meet lie apart, bits float
-# freely. This demo takes one from its file to pressures and flows in SI units. It shows how to
+# Measured networks come in many formats with different units, and need repair before a solver can
+# use them: vessels are chains of short pieces, ends that should meet lie apart, some parts are not
+# connected. This demo takes a network from its file to pressures and flows in SI units. It shows
+# how to
 #
-# - read a network, with its units and what it says about its ends,
-# - mend it step by step, each with a report,
-# - make the problem nondimensional, solve it, and go back to physical units,
+# - read a network, with its units and the data at its ends,
+# - repair it in steps, each with a report,
+# - make the problem nondimensional, solve it, and return to physical units,
 # - draw the network in µm, and the solution.
 #
 # ## The problem
@@ -48,14 +49,15 @@ MESHES = Path(__file__).resolve().parents[1] / "meshes"
 
 # ## Reading
 #
-# `md.read_network` chooses the reader by the suffix of the file. Two formats fix their units, so
-# that m, Pa and m³/s come out: Secomb's `Network.dat` (`.dat`: µm, mmHg, nl/min) and SWC (`.swc`:
-# µm). The others hold bare numbers, which `length_unit` multiplies: `--length-unit 1e-6` where they
-# are µm. DGF does not even name its columns, and MANworks keeps radii in a file of their own.
+# `md.read_network` chooses the reader by the suffix of the file. Two formats fix their units and
+# are converted to m, Pa and m³/s: Secomb's `Network.dat` (`.dat`: µm, mmHg, nl/min) and SWC
+# (`.swc`: µm). The others hold bare numbers, which `length_unit` multiplies: `--length-unit 1e-6`
+# where they are µm. DGF does not name its columns, and MANworks stores the radii in a separate
+# file.
 #
-# The file decides what is known at the ends. Nodes with a `pressure` [Pa] become inlets, which is
-# how a node is marked that is given a value; nodes with an `inflow` [m³/s] are given that flow. A
-# file that says neither gets a pressure that falls along x from 4000 to 2000 Pa, at all ends.
+# The file gives the data at the ends. Nodes with a `pressure` [Pa] become inlets, the mark of nodes
+# with a given value; nodes with an `inflow` [m³/s] are given that flow. For a file with neither,
+# the pressure at all ends falls along x from 4000 to 2000 Pa.
 
 
 def read(file: Path, length_unit: float | None, radii: Path | None) -> nx.Graph:
@@ -85,14 +87,14 @@ def with_end_data(graph: nx.Graph) -> nx.Graph:
     return copy
 
 
-# ## Mending
+# ## Repair
 #
-# Three steps, in this order. Nodes within a nanometre of each other are the same point, drawn
-# twice: a file of polylines has one at the end of each. What then does not hang together with the
-# rest is left out, with the pressures at its ends: read the report, and raise the tolerance where
-# ends that should meet lie farther apart. Chains of short edges are straightened where that moves
-# the vessel by less than a quarter of its radius, which a mean over the circumference cannot tell;
-# the new edges keep the resistance of the chains.
+# There are three steps, in this order. First, nodes within a nanometre of each other are merged: a
+# file of polylines stores the same point once per polyline. Second, parts that are not connected to
+# the largest one are removed, with the pressures at their ends. Read the report, and raise the
+# tolerance where ends that should meet lie farther apart. Third, chains of short edges are
+# straightened where that moves the vessel by less than a quarter of its radius, which hardly
+# changes a mean over the circumference; the new edges keep the resistance of the chains.
 
 
 def mend(graph: nx.Graph) -> tuple[md.Cleaning, ...]:
@@ -152,9 +154,9 @@ def assemble(graph: nx.Graph, num_cells: int) -> Problem:
 
 # ## Solution, pictures, numbers
 #
-# At a node with a given pressure, the residual of the equation that this value replaced is what
-# flows in there; at the others it is what was given. All that enters through the ends and does not
-# leave through them has to pass the walls.
+# At a node with a given pressure, the inflow is the residual of the equation that this value
+# replaced; at the other ends it is given. All that enters through the ends and does not leave
+# through them passes the walls.
 
 
 @dataclass(frozen=True)
