@@ -168,9 +168,9 @@ def average(
             nothing is exchanged there.
 
     Raises:
-        ValueError: If a stencil leaves the tissue under "raise", or lies wholly outside under
-            "renormalise"; if V is not scalar or not on the tissue's mesh; if the weights of a
-            stencil do not sum to 1; if the policy is unknown.
+        ValueError: If a radius exceeds the tissue; if a stencil leaves the tissue under "raise", or
+            lies wholly outside under "renormalise"; if V is not scalar or not on the tissue's mesh;
+            if the weights of a stencil do not sum to 1; if the policy is unknown.
     """
     if outside not in get_args(OutsidePolicy):
         raise ValueError(f"got outside={outside!r}; wanted one of {get_args(OutsidePolicy)}.")
@@ -183,6 +183,7 @@ def average(
     if V.mesh is not mesh:
         raise ValueError("got a space on another mesh than the tissue's; wanted one on its mesh.")
     spacing = tissue.spacing if isinstance(tissue, StructuredBox) else _median_edge(mesh)
+    _check_size(mesh, radii)
     stencil = (operator or CircleMean()).stencil(centres, tangents, radii, spacing)
     location = locate(tissue, stencil.points)
     found = location.cells >= 0
@@ -210,6 +211,17 @@ def average(
         shape=(num_points, V.dofmap.index_map.size_local + V.dofmap.index_map.num_ghosts),
     ).tocsr()
     return Averaging(Pi[kept] if outside == "drop" else Pi, kept, int(leaving.sum()))
+
+
+def _check_size(mesh: dolfinx.mesh.Mesh, radii: NDArray[np.float64]) -> None:
+    """Refuse radii in another unit, whose circles would take more points than memory holds."""
+    extent, largest = float(np.ptp(mesh.geometry.x, axis=0).max()), float(radii.max(initial=0.0))
+    if largest > extent:
+        raise ValueError(
+            f"got a vessel of radius {largest:.3g} in a tissue of extent {extent:.3g}; wanted "
+            "network and box in the same unit. Pass length_unit= to read_network, or upper= to "
+            "create_box, or use Scaling."
+        )
 
 
 def _check_outside(

@@ -337,3 +337,15 @@ def test_linear_functions_are_averaged_exactly_on_any_box(num_cells, degree, see
     Pi = average(box, V, centres, tangents, radii).Pi
     means = Pi @ dofs_of(V, lambda x: 1 + x[0] - 2 * x[1] + 3 * x[2])
     np.testing.assert_allclose(means, 1 + centres @ [1, -2, 3], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("outside", ["raise", "renormalise", "drop"])
+def test_a_network_in_another_unit_is_refused_before_it_takes_all_memory(outside):
+    """The radius in µm and the box in m: 4e12 points on a circle."""
+    box = create_box(4, upper=(1e-4,) * 3)
+    V = dolfinx.fem.functionspace(box.mesh, ("Lagrange", 1))
+    point = np.full((1, 3), 5e-5), np.array([[0.0, 0.0, 1.0]]), np.array([5e6])
+    with pytest.raises(
+        ValueError, match=r"radius 5e\+06 in a tissue of extent 0\.0001; wanted net"
+    ):
+        average(box, V, *point, outside=outside)
