@@ -1,7 +1,7 @@
-"""Pictures of Krylov solves: how residuals and sines fall, and how many iterations it takes.
+"""Pictures of Krylov solves: residuals, sines and numbers of iterations.
 
-Each function draws what it is given in the style of the report (`learning.reporting`), and returns
-the matplotlib figure, or writes it where it gets a filename.
+Each function draws its data in the style of the report (`learning.reporting`). It returns the
+matplotlib figure, or writes it to a file if it gets a filename.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["plot_convergence", "plot_iterations", "plot_sines"]
 
 type Picture = str | os.PathLike[str]
 
-# Told apart with every kind of colour vision (Okabe & Ito), and once all are used by their dashes.
+# Distinct for every kind of colour vision (Okabe & Ito); once all are used, lines differ by dashes.
 COLOURS: Final = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"
 )  # fmt: skip
@@ -60,21 +60,21 @@ def plot_convergence(
     *,
     seconds: Mapping[str, float] | None = None,
 ) -> Figure | Path:
-    """Draw residuals against the iteration, and with times of the solves against time too.
+    """Draw residuals against iterations, and if times are given, also against time.
 
     Args:
-        results: Name of the preconditioner -> what `learning.solve` returned with it.
+        results: Name of the preconditioner -> its result of `learning.solve`.
         filename: Picture to write, in any format of matplotlib. An older one is replaced once the
             new one is complete.
-        seconds: The same names -> how long each solve took, for a second panel, in which the
-            iterations of a solve share its time evenly.
+        seconds: The same names -> time of each solve, for a second panel, in which each iteration
+            of a solve takes the same time.
 
     Returns:
         The path of the picture, or without `filename` the figure.
 
     Raises:
-        ValueError: If there is no result, the names of the times are others, or the format of
-            the picture is unknown, as for all pictures here.
+        ValueError: If there is no result, the names of the times differ, or, as in all functions
+            of this module, the format of the picture is unknown.
     """
     _check(results)
     if seconds is not None and set(seconds) != set(results):
@@ -108,14 +108,14 @@ def plot_sines(results: Mapping[str, SolveResult], filename: Picture) -> Path: .
 def plot_sines(
     results: Mapping[str, SolveResult], filename: Picture | None = None
 ) -> Figure | Path:
-    """Draw by which factor each iteration shortens the residual.
+    """Draw the factor by which each iteration reduces the residual.
 
-    For FGMRES it is the sine of the angle between the residual and the Krylov image space
-    (Eiermann & Ernst 2001, doi:10.1017/S0962492901000046), at most 1. The residuals of conjugate
-    gradients, which make shorter errors and not residuals, may grow.
+    For FGMRES it is the sine of the angle between the residual and the Krylov image space (Eiermann
+    & Ernst 2001, doi:10.1017/S0962492901000046), at most 1. Conjugate gradients reduce the error,
+    so their residuals may grow.
 
     Args:
-        results: Name of the preconditioner -> what `learning.solve` returned with it.
+        results: Name of the preconditioner -> its result of `learning.solve`.
         filename: Picture to write, as in `plot_convergence`.
 
     Returns:

@@ -13,7 +13,7 @@ def progress_bar(progress: bool | None, **options: Any) -> tqdm:
     """Return a bar on stderr.
 
     Args:
-        progress: Whether to show it; None for wherever stderr is a terminal.
+        progress: Whether to show it; None shows it if stderr is a terminal.
         options: Those of tqdm.
     """
     return tqdm(disable=None if progress is None else not progress, **options)

@@ -1,14 +1,14 @@
-"""Mixed-dimensional 3D-1D coupled problems on FEniCSx: build, reduce, solve, look at them.
+"""Mixed-dimensional 3D-1D coupled problems on FEniCSx: assembly, reduction, solution, pictures.
 
-Names are loaded when first used, so that `import mixeddim.tensors` or `mixeddim.networks.graphs`
-works where DOLFINx is not installed.
+Names are loaded at their first use, so that `import mixeddim.tensors` or
+`mixeddim.networks.graphs` works without DOLFINx.
 """
 
 import contextlib
 
 import lazy_loader
 
-# The wheel of DOLFINx wants this before any `import dolfinx`, the user's own included.
+# The wheel of DOLFINx needs this before any `import dolfinx`, also before the user's own.
 with contextlib.suppress(ImportError):
     import dolfinx_solver  # noqa: F401
 

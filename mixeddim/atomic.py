@@ -1,4 +1,4 @@
-"""Files that are replaced in one step: a reader sees the old one or the new one, never a part."""
+"""Atomic replacement of files: a reader sees the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["replacing"]
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which takes the place of `path` once writing has succeeded.
+    """Give a temporary path to write to, which replaces `path` once writing has succeeded.
 
     Args:
         path: The file to replace; its folder is created where missing.

@@ -39,7 +39,7 @@ class ReducedTensors:
         A_13: Its transpose, sparse CSR, shape (n_1, n_3).
         L_11: Lower Cholesky factor of the network block, dense, shape (n_1, n_1).
         g: Right-hand side, shape (n_3,).
-        grid: Nodes of the structured box, to go from dofs to grid arrays and back, or None.
+        grid: Nodes of the structured box, to convert dofs to grid arrays and back, or None.
     """
 
     A_33: torch.Tensor
@@ -79,7 +79,7 @@ class ReducedTensors:
 
 
 class SymmetricProduct(torch.autograd.Function):
-    """A symmetric linear map; its Jacobian is itself, so that backward is one more product."""
+    """A symmetric linear map; it is its own Jacobian, so backward is one more product."""
 
     @staticmethod
     def forward(
@@ -112,14 +112,14 @@ def to_torch(
     Args:
         reduced: The system, assembled here or read by `mixeddim.load_reduced`.
         dtype: torch.float32 or torch.float64.
-        device: Where the tensors live.
+        device: Device of the tensors.
 
     Raises:
         ValueError: If the dtype is another one.
     """
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"got dtype={dtype}; wanted torch.float32 or torch.float64.")
-    # In column-major order, which cholesky_solve need not copy.
+    # Column-major order, so that cholesky_solve need not copy it.
     L_11 = torch.tensor(reduced.L_11.T).mT
     return ReducedTensors(
         A_33=sparse_csr(reduced.A_33, dtype, device),

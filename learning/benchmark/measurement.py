@@ -39,7 +39,7 @@ def measure(
         device: Where to solve.
 
     Returns:
-        What was measured, and why others were skipped, by name of the method.
+        The measurements, and the reasons for skipped methods, by name of the method.
     """
     systems = [problem.reduced for problem in problems]
     methods = {name: METHODS[name] for name in names}
@@ -77,7 +77,7 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Systems, the same as tensors, and right-hand sides by family, each of shape (batch, n_3)."""
+    """Systems, also as tensors, and right-hand sides by family, each of shape (batch, n_3)."""
 
     systems: list[ReducedSystem]
     tensors: SystemBatch
@@ -85,7 +85,7 @@ class _Batch:
 
     @property
     def fresh_systems(self) -> list[ReducedSystem]:
-        """Copies that know nothing but the operator: no set-up profits from another one."""
+        """Copies with the operator only, so that no set-up reuses the work of another one."""
         return [_fresh(system) for system in self.systems]
 
 
@@ -124,7 +124,7 @@ def _batches(
 def _obstacle(
     method: Method, systems: Sequence[ReducedSystem], batch_size: int, device: torch.device
 ) -> str | None:
-    """Return why a method cannot be tried, or None."""
+    """Return the reason why a method cannot be tried, or None."""
     unknowns = len(systems[0].b_3)
     if unknowns > method.most_unknowns:
         return f"not tried with more than {method.most_unknowns:.0f} unknowns"
@@ -162,7 +162,7 @@ class _Trial:
         return sum(len(batch.systems) for batch in self.batches)
 
     def run_untimed(self, device: torch.device) -> None:
-        """Solve for all families: iterations, failures, memory, and how often to be timed."""
+        """Solve for all families: iterations, failures, memory, and the number of repetitions."""
         limit, most = self.settings.time_limit, self.settings.max_iterations
         self.iterations = {family: [] for family in FAMILIES}
         began = time.perf_counter()
@@ -202,7 +202,7 @@ class _Trial:
                 ]
 
     def run_timed(self) -> None:
-        """Time the set-up, and the solve of the family that takes most iterations."""
+        """Time the set-up, and the solve for the family with the most iterations."""
         means = {family: np.mean(counts) for family, counts in self.iterations.items()}
         worst = max(means, key=lambda family: means[family])
         stop = Stop(self.settings.rtol, self.settings.max_iterations)

@@ -1,4 +1,4 @@
-"""The paper's preconditioner: a 3D U-Net from residual and geometry to a correction.
+"""The paper's preconditioner: a 3D U-Net that maps residual and geometry to a correction.
 
 N. Dimola, A. Coclite, P. Zunino, arXiv:2507.15452 (2025), Table 1.
 """
@@ -27,7 +27,7 @@ def _up(channels_in: int, channels_out: int) -> nn.ConvTranspose3d:
 
 
 class UNet(nn.Module):
-    """Two channels on a grid to one, with two poolings and skip connections.
+    """U-Net from two channels on a grid to one, with two poolings and skip connections.
 
     Rows of the paper's Table 1, with their numbers of parameters:
 
@@ -57,8 +57,8 @@ class UNet(nn.Module):
         """Map residual and geometry to a correction.
 
         Args:
-            inputs: Shape (batch, 2, nx, ny, nz), of any grid; padded with zeros to multiples of
-                four inside.
+            inputs: Shape (batch, 2, nx, ny, nz), of any grid; padded internally with zeros to
+                multiples of four.
 
         Returns:
             Shape (batch, 1, nx, ny, nz).
@@ -72,7 +72,7 @@ class UNet(nn.Module):
         quarter = relu(self.bottom(quarter))
         half = relu(self.merge_half(torch.cat([self.up_half(quarter), half], dim=1)))
         merged = torch.cat([self.up_full(half), full], dim=1)
-        # Full precision even under autocast: S amplifies whatever is rough in the result.
+        # Full precision even under autocast, since S amplifies rough errors in the result.
         with torch.autocast(inputs.device.type, enabled=False):
             full = relu(self.merge_full(merged.to(self.merge_full.weight.dtype)))
             return self.head(full)[:, :, :nx, :ny, :nz]
@@ -81,13 +81,13 @@ class UNet(nn.Module):
 class UNetPreconditioner:
     """The U-Net as a preconditioner: M(r) = (|r| / a) U(r / |r|, d / L).
 
-    |r| is the root mean square of r, and a that of the diagonal of A_33: M scales with r, and with
-    1 / A. d is the distance to the network and L the longest side of the box, so that no unit of
-    length matters. M is not linear, which takes a flexible Krylov method.
+    |r| is the root mean square of r, and a that of the diagonal of A_33: M scales with r and with
+    1 / A. d is the distance to the network and L the longest side of the box, so that M does not
+    depend on the unit of length. M is not linear, which requires a flexible Krylov method.
 
     Attributes:
-        model: The network; runs in its own dtype whatever that of the residuals.
-        mixed_precision: Whether its convolutions but the last two run in bfloat16.
+        model: The neural network; it runs in its own dtype for residuals of any dtype.
+        mixed_precision: Whether all its convolutions except the last two run in bfloat16.
     """
 
     is_linear = is_symmetric = False
@@ -102,7 +102,7 @@ class UNetPreconditioner:
         """Compute geometry and scale, and return the map r -> M r (see `Preconditioner`).
 
         Raises:
-            ValueError: If the systems do not live on structured boxes of one shape, or not on the
+            ValueError: If the systems are not on structured boxes of one shape, or not on the
                 device of the model.
         """
         grids = grids_of(systems)

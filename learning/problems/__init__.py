@@ -1,5 +1,5 @@
-"""Problems to train on, drawn at random and kept in files.
+"""Random problems to train on, and their files.
 
-Imports no other room; `generation` alone imports `mixeddim` with DOLFINx. Read `distributions`,
+Imports no other room; only `generation` imports `mixeddim` with DOLFINx. Read `distributions`,
 `stiffness`, `data`, `generation`.
 """

@@ -1,8 +1,8 @@
 """Data sets of problems, read from HDF5 files, and right-hand sides; needs no DOLFINx.
 
-`learning.problems.generation` writes the files. One holds, for problems on a common grid, the
-stiffness and reaction matrices of unit coefficients once, and for each problem what belongs to its
-network; and its field of diffusion where that varies.
+`learning.problems.generation` writes the files. All problems of a file have the same grid. The file
+holds the stiffness and reaction matrices of unit coefficients once, and the network data of each
+problem; also its diffusion field, if diffusion varies.
 """
 
 from __future__ import annotations
@@ -38,24 +38,25 @@ __all__ = [
 FAMILIES: Final = ("canonical", "physical", "random")
 
 FORMAT: Final = 1
-# What a file holds of each problem. Matrices are stored by rows; the inlet loads, few columns of
-# mostly zeros, as their transposes. Means need no more than single precision: see `unit_rows`.
+# The arrays of each problem in a file. Matrices are stored by rows; the inlet loads, which have few
+# columns and mostly zeros, as their transposes. Single precision is enough for means: see
+# `unit_rows`.
 MATRICES: Final = ("Pi", "N", "A_11", "inlet_loads_3", "inlet_loads_1")
 VECTORS: Final = ("weights", "beta", "points")
-# Of problems with varying or anisotropic diffusion: log k in the cells, the direction of fibres.
+# For varying or anisotropic diffusion: log k in the cells, the direction of fibres.
 FIELDS: Final = ("log_k", "fibres")
 GRID: Final = ("shape", "lower", "cell_size", "node_of_dof")
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One drawn problem.
+    """A problem of a data set.
 
     Attributes:
         reduced: The reduced system, u_1d = 1 at the inlets, without sources.
         inlet_loads_3: Column j is b_3 for u_1d = 1 at inlet j and 0 at the others, shape
             (n_3, num_inlets).
-        inlet_loads_1: The same of b_1, shape (n_1, num_inlets).
+        inlet_loads_1: The same for b_1, shape (n_1, num_inlets).
         parameters: generator, seed (of the graph), num_nodes, radius, k_3d, sigma_3d, k_1d,
             permeability, contrast and anisotropy.
     """
@@ -70,15 +71,15 @@ class Problem:
 class Dataset(Sequence[Problem]):
     """Problems on one grid, drawn from one distribution; read by `load_dataset`.
 
-    A problem is built when first asked for and kept with all that it computes. K and M of unit
+    A problem is built at its first use, and kept with its computed properties. K and M of unit
     coefficients are the same objects in every problem: do not write to them.
 
     Attributes:
         path: The file.
-        distribution: What was drawn.
+        distribution: Distribution of the problems.
         seed: Seed of the draws.
         versions: Versions of the packages that wrote the file.
-        content_hash: SHA-256 of the content, the same for files of the same problems.
+        content_hash: SHA-256 of the content, equal for files with the same problems.
     """
 
     path: Path
@@ -168,7 +169,7 @@ class Dataset(Sequence[Problem]):
 
 
 def has_fields(distribution: ProblemDistribution) -> bool:
-    """Whether problems have a field of diffusion of their own, in the arrays of `FIELDS`."""
+    """Whether each problem has its own diffusion field, in the arrays of `FIELDS`."""
     return distribution.contrast[1] > 1.0 or distribution.anisotropy[1] > 1.0
 
 
@@ -176,7 +177,7 @@ CSR: Final = ("data", "indices", "row_lengths")
 
 
 def to_parts(A: sparse.csr_array) -> dict[str, NDArray[Any]]:
-    """Return the entries of a matrix, their columns, and how many of them each row has."""
+    """Return the entries of a matrix, their columns, and the number of entries per row."""
     row_lengths = np.diff(A.indptr).astype(np.int32)
     return {"data": A.data, "indices": A.indices.astype(np.int32), "row_lengths": row_lengths}
 
@@ -190,9 +191,9 @@ def from_parts(parts: Mapping[str, NDArray[Any]], num_columns: int) -> sparse.cs
 
 
 def unit_rows(Pi: sparse.csr_array) -> sparse.csr_array:
-    """Scale rows that were stored in single precision to the sum 1, so that means keep constants.
+    """Scale rows that were stored in single precision to the sum 1, to average constants exactly.
 
-    With it S 1 - g = M 1 holds to rounding where u_1d = 1 at the inlets, as it does before storage.
+    Then S 1 - g = M 1 holds to rounding for u_1d = 1 at the inlets, as before storage.
     """
     sums = np.repeat(Pi.sum(axis=1), np.diff(Pi.indptr))
     return sparse.csr_array((Pi.data / sums, Pi.indices, Pi.indptr), shape=Pi.shape)
@@ -201,7 +202,7 @@ def unit_rows(Pi: sparse.csr_array) -> sparse.csr_array:
 def content_hash(
     arrays: Mapping[str, NDArray[Any]], distribution: ProblemDistribution, seed: int
 ) -> str:
-    """Return the SHA-256 of what makes a data set, whatever its compression."""
+    """Return the SHA-256 of the content of a data set, independent of its compression."""
     digest = hashlib.sha256(f"{FORMAT} {to_json(distribution)} {seed}".encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -236,7 +237,7 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
         if content_hash(arrays, distribution, seed) != attributes["content_hash"]:
             raise ValueError("its content does not match its hash")
         versions = MappingProxyType(json.loads(attributes["versions"]))
-    except Exception as error:  # a damaged file raises whatever its reader trips over
+    except Exception as error:  # a damaged file may raise any exception
         raise ValueError(
             f"got {os.fspath(path)!r}, which is no complete data set ({error}); wanted a file "
             "written by this version of learning. Check the path, or generate the data set again."
@@ -259,16 +260,16 @@ def check_families(families: Sequence[str]) -> None:
 def right_hand_side(problem: Problem, family: str, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw a right-hand side of the reduced system.
 
-    - "canonical": g, with u_1d = 1 at every inlet and no source, as in the paper; nothing is
-      drawn. A constant nearly solves it, for S 1 - g = M 1, the reaction alone.
-    - "physical": inlet values uniform in [0, 2], and a smooth source and uptake in the tissue
-      that weighs as much.
+    - "canonical": g, with u_1d = 1 at every inlet and no source, as in the paper; it is not random.
+      A constant nearly solves it, since S 1 - g = M 1 contains only the reaction.
+    - "physical": inlet values uniform in [0, 2], plus a smooth source and uptake in the tissue of
+      the same norm.
     - "random": Gaussian.
 
     Args:
         problem: Of a data set.
         family: One of the above.
-        rng: Where the numbers come from.
+        rng: Random number generator.
 
     Returns:
         Shape (n_3,), of Euclidean norm 1, in DOLFINx dof order.

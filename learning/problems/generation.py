@@ -1,7 +1,7 @@
-"""Draw problems with `mixeddim` and write them to a data set file; the only module on DOLFINx.
+"""Generate problems with `mixeddim` and write them to a file; the only module that uses DOLFINx.
 
-Finished problems are kept one by one in the folder `<path>.parts` until all are there, so that an
-interrupted run goes on where it stopped.
+Each finished problem is stored in the folder `<path>.parts` until all are complete, so that an
+interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -61,17 +61,17 @@ def generate(
 ) -> Dataset:
     """Draw problems, assemble them in parallel, and write them to one file.
 
-    The file depends on the first three arguments alone; more problems from the same seed begin
-    with the same ones. Distributions of the same ranges of network and generator share their
-    graphs from the same seed: evaluate on a seed that was not trained on. Processes are spawned:
-    a script has to call this under `if __name__ == "__main__":`.
+    The content depends only on the first three arguments; a larger number of problems from the same
+    seed begins with the same ones. Distributions with the same ranges of network and generator have
+    the same graphs for the same seed: evaluate on another seed than you trained on. Processes are
+    spawned, so a script has to call this under `if __name__ == "__main__":`.
 
     Args:
-        distribution: What to draw; `DISTRIBUTIONS` names some.
+        distribution: Distribution of the problems; `DISTRIBUTIONS` names some.
         num_problems: At least 1.
         seed: Not negative.
-        path: HDF5 file to write. Where it holds these very problems nothing is done.
-        processes: How many work at once; by default one for each core.
+        path: HDF5 file to write. If it already holds the same problems, nothing is done.
+        processes: Number of processes; by default one per core.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -88,7 +88,7 @@ def generate(
     parts = path.with_name(path.name + ".parts")
     if path.exists():
         dataset = _existing(path, distribution, num_problems, seed)
-        shutil.rmtree(parts, ignore_errors=True)  # left by a kill after the file was complete
+        shutil.rmtree(parts, ignore_errors=True)  # left by a run killed after writing the file
         return dataset
     versions = _versions()
     _open_parts(parts, {"distribution": asdict(distribution), "seed": seed, "versions": versions})
@@ -111,7 +111,7 @@ def generate(
 def draw(distribution: ProblemDistribution, seed: int, i: int) -> Draw:
     """Draw the numbers of problem i.
 
-    Each takes a uniform variate of its own, so that narrowing one range leaves the others alone.
+    Each has its own uniform variate, so that a change of one range does not change the others.
     """
     u = np.random.default_rng([seed, i]).random(3 + len(LOG_UNIFORM))
     low, high = distribution.num_nodes
@@ -128,12 +128,12 @@ def draw(distribution: ProblemDistribution, seed: int, i: int) -> Draw:
 
 
 def inlet_loads(system: md.CoupledSystem) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Return the right-hand sides that belong to u_1d = 1 at one inlet and 0 at the others.
+    """Return the right-hand sides for u_1d = 1 at one inlet and 0 at the others.
 
     They are linear in the inlet values: b_3 = loads_3 @ values and b_1 = loads_1 @ values.
 
     Args:
-        system: Without sources and boundary loads, with Dirichlet values at inlets alone.
+        system: Without sources and boundary loads, with Dirichlet values only at inlets.
 
     Returns:
         loads_3, shape (n_3, num_inlets), and loads_1, shape (n_1, num_inlets); the inlets in the
@@ -158,7 +158,7 @@ def inlet_loads(system: md.CoupledSystem) -> tuple[sparse.csr_array, sparse.csr_
 def _existing(
     path: Path, distribution: ProblemDistribution, num_problems: int, seed: int
 ) -> Dataset:
-    """Return the data set of a path if it holds what is wanted."""
+    """Return the data set of a path if it holds the wanted problems."""
     dataset = load_dataset(path)
     found = {"num_problems": len(dataset), "seed": dataset.seed, **asdict(dataset.distribution)}
     wanted = {"num_problems": num_problems, "seed": seed, **asdict(distribution)}
@@ -173,7 +173,7 @@ def _existing(
 
 
 def _open_parts(parts: Path, configuration: dict[str, Any]) -> None:
-    """Create the folder of parts, or go on with one of the same configuration."""
+    """Create the folder of parts, or continue one of the same configuration."""
     file, text = parts / "configuration.json", json.dumps(configuration, sort_keys=True)
     if parts.exists() and any(parts.glob("[0-9]*.npz")):
         found = file.read_text() if file.exists() else "an unknown configuration"
@@ -192,11 +192,11 @@ def _part(parts: Path, i: int) -> Path:
 
 
 def _run(write: partial[None], missing: list[int], processes: int) -> Iterator[None]:
-    """Write the missing problems, here or in processes of their own."""
+    """Write the missing problems, in this process or in several."""
     if min(processes, len(missing)) <= 1:
         yield from map(write, missing)
         return
-    # Spawned, since MPI and threads of the parent do not survive a fork.
+    # Spawned, since a fork breaks MPI and the threads of the parent.
     with ProcessPoolExecutor(min(processes, len(missing)), get_context("spawn")) as executor:
         try:
             yield from executor.map(write, missing)
@@ -243,7 +243,7 @@ def _assemble(drawn: Draw, num_cells: int) -> dict[str, Any]:
         permeability=drawn.permeability,
     )
     system = md.assemble(box, md.create_network(graph, box.spacing), coefficients)
-    # In single precision, and everything else as if these means were the exact ones.
+    # Stored in single precision; all else is computed as if these means were exact.
     Pi = system.coupling.Pi.sorted_indices().astype(np.float32)
     exact = unit_rows(from_parts(to_parts(Pi), Pi.shape[1]))
     system = replace(system, coupling=replace(system.coupling, Pi=exact))
@@ -257,7 +257,7 @@ def _assemble(drawn: Draw, num_cells: int) -> dict[str, Any]:
 
 
 def _fields(drawn: Draw, distribution: ProblemDistribution) -> dict[str, Any]:
-    """Draw the diffusion of the tissue, from the seed of the graph but apart from it."""
+    """Draw the diffusion of the tissue, from the graph's seed but independent of the graph."""
     rng = np.random.default_rng([FIELD, drawn.seed])
     log_k = np.log(drawn.contrast) * smooth_field(distribution.num_cells, rng)
     oblique = rng.standard_normal(3)
@@ -301,7 +301,7 @@ def _write_dataset(
 
 
 def _shared(num_cells: int) -> dict[str, NDArray[Any]]:
-    """Return the grid, and K and M of unit coefficients, which no network changes."""
+    """Return the grid, and K and M of unit coefficients, which are the same for all networks."""
     box = _box(num_cells)
     network = md.create_network(md.random_vascular_graph(2, 0.05, seed=0), box.spacing)
     system = md.assemble(box, network, md.Coefficients(k_3d=1.0, sigma_3d=1.0))
@@ -313,12 +313,12 @@ def _shared(num_cells: int) -> dict[str, NDArray[Any]]:
 
 
 def _symmetric(A: sparse.csr_array) -> sparse.csr_array:
-    """Return a matrix that is symmetric to rounding as one that is so exactly."""
+    """Return an exactly symmetric copy of a matrix that is symmetric to rounding."""
     return ((A + A.T) / 2).tocsr()
 
 
 def _parameters(draws: list[Draw], distribution: ProblemDistribution) -> dict[str, NDArray[Any]]:
-    """Return one column for each parameter, the generator as its ordinal in the distribution."""
+    """Return one column per parameter, the generator as its index in the distribution."""
     columns = zip(*map(astuple, draws), strict=True)
     named = dict(zip((field.name for field in fields(Draw)), columns, strict=True))
     named["generator"] = tuple(distribution.generators.index(name) for name in named["generator"])
@@ -328,7 +328,7 @@ def _parameters(draws: list[Draw], distribution: ProblemDistribution) -> dict[st
 
 
 def _versions() -> dict[str, str]:
-    _box(1)  # loads all of them
+    _box(1)  # loads all packages
     packages = ("dolfinx", "mixeddim", "networkx", "numpy", "scipy")
     versions = {name: sys.modules[name].__version__ for name in packages}
     return {"Python": platform.python_version(), **versions}

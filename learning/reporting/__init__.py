@@ -1,4 +1,4 @@
-"""The reports: the paper's tables and figures, its numbers beside ours, and the benchmark's."""
+"""Reports: the paper's tables and figures with its numbers and ours, and the benchmark's."""
 
 from learning.reporting.benchmark import write_benchmark_report
 from learning.reporting.page import write_report

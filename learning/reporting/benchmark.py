@@ -103,7 +103,7 @@ def _grid(benchmark: Benchmark, num_cells: int, batch_size: int) -> str:
 
 
 def _worst(benchmark: Benchmark) -> str:
-    """Write most iterations and failures over all regimes, by method."""
+    """Write the largest iterations and the failures over all regimes, by method."""
     grids = _grids(benchmark)
     rows = []
     for name in _names(benchmark.cells):
@@ -161,7 +161,7 @@ def _cost(benchmark: Benchmark) -> str:
 
 
 def _training(benchmark: Benchmark) -> str | None:
-    """Write after how many solves training has paid off, by learned method."""
+    """Write the number of solves after which training pays off, by learned method."""
     cells = benchmark.cells
     learned = [name for name in _names(cells) if any(m.is_learned for m in _of(name, cells))]
     if not learned:
@@ -200,7 +200,7 @@ def _training(benchmark: Benchmark) -> str | None:
 
 
 def _pictures(benchmark: Benchmark, folder: Path) -> str | None:
-    """Draw time against size, a picture for each batch size with several grids."""
+    """Draw time against size, one picture per batch size with several grids."""
     parts = ["## Time against size"]
     for size in sorted({cell.batch_size for cell in benchmark.cells}):
         cells = [cell for cell in benchmark.cells if cell.batch_size == size]
@@ -215,7 +215,7 @@ def _pictures(benchmark: Benchmark, folder: Path) -> str | None:
 
 
 def _skipped(benchmark: Benchmark) -> str | None:
-    """Say what was not tried and why, and which errors ended a set-up."""
+    """Write the skipped methods with the reasons, and the errors that ended a set-up."""
     reasons: dict[str, list[str]] = {}
     for cell in benchmark.cells:
         messages = {n: m.message for n, m in cell.methods.items() if m.message is not None}
@@ -231,7 +231,7 @@ def _skipped(benchmark: Benchmark) -> str | None:
 
 
 def _entry(cell: Cell, name: str, *, is_fastest: bool) -> str:
-    """Write iterations, time and ratio of a method, or how many solves failed and why."""
+    """Write iterations, time and ratio of a method, or the number of failed solves and why."""
     measured = cell.methods.get(name)
     if measured is None:
         return tables.NOTHING

@@ -41,11 +41,11 @@ COLUMNS: Final = 3
 
 @mpl.rc_context(STYLE)
 def time_by_size(cells: Sequence[Cell]) -> Figure:
-    """Draw set-up and solve against the number of unknowns, a panel for each regime.
+    """Draw set-up and solve against the number of unknowns, one panel per regime.
 
     Args:
-        cells: Of one batch size, at least one; methods that failed in one leave a gap there. Of a
-            preconditioner of PETSc that ran in its own Krylov method too, that one is drawn.
+        cells: Of one batch size, at least one; a method that failed in a cell leaves a gap there. A
+            preconditioner of PETSc that also ran in PETSc's Krylov method is drawn only with that.
     """
     regimes = list(dict.fromkeys(cell.regime for cell in cells))
     measured = {name for cell in cells for name in cell.methods}

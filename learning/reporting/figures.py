@@ -41,9 +41,9 @@ LABELS: Final = {
     "static": "U-Net, static",
     "dynamic": "U-Net, dynamic",
 }
-"""Names of preconditioners, as they are written."""
+"""Labels of preconditioners."""
 
-# Told apart with every kind of colour vision (Okabe & Ito), and by their dashes in grey.
+# Distinct for every kind of colour vision (Okabe & Ito), and by their dashes in grey.
 COLOURS: Final = {
     "none": "#4d4d4d",
     "jacobi": "#E69F00",
@@ -80,7 +80,7 @@ STYLE: Final[dict[Any, Any]] = {
 
 @mpl.rc_context(STYLE)
 def iteration_histograms(evaluation: Evaluation) -> Figure:
-    """Draw how often each number of iterations occurs; a row for each family."""
+    """Draw how often each number of iterations occurs; one row per family."""
     families = evaluation.measurements
     figure, rows = new_figure(len(families), 1, height=1.35 * len(families) + 0.5, sharex=True)
     counts = np.concatenate([m.iterations for ms in families.values() for m in ms.values()])
@@ -117,7 +117,7 @@ def iteration_histograms(evaluation: Evaluation) -> Figure:
 
 @mpl.rc_context(STYLE)
 def convergence(evaluation: Evaluation) -> Figure:
-    """Draw the mean residual against the iteration, to the tolerance; a panel for each family."""
+    """Draw the mean residual against the iteration, to the tolerance; one panel per family."""
     families = evaluation.measurements
     figure, panels = new_figure(1, len(families), height=2.6, sharey=True)
     for axes, (family, measurements) in zip(panels, families.items(), strict=True):
@@ -141,7 +141,7 @@ def convergence(evaluation: Evaluation) -> Figure:
 def loss_curves(
     histories: Mapping[str, Mapping[str, NDArray[np.float64]]], losses: Mapping[str, str]
 ) -> Figure:
-    """Draw training and validation losses by epoch; a panel for each stage.
+    """Draw training and validation losses by epoch; one panel per stage.
 
     Args:
         histories: Stage, "static" or "dynamic" -> column of history.csv -> values.
@@ -194,7 +194,7 @@ def residuals_and_sines(profiles: Mapping[str, SineProfile]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def beyond_window(profiles: Mapping[str, SineProfile], window: int) -> Figure:
-    """Draw mean sines beyond the window that the training saw, with the middle 80 % of systems.
+    """Draw mean sines beyond the window of the training, with the middle 80 % of systems.
 
     Args:
         profiles: Name of the preconditioner -> its sines.
@@ -260,7 +260,7 @@ def epoch_curves(epochs: Sequence[EpochResult]) -> Figure:
 
 
 def spread(epochs: Sequence[EpochResult], most: int) -> list[EpochResult]:
-    """Choose some epochs, first and last among them, evenly spaced."""
+    """Choose evenly spaced epochs, including the first and the last."""
     chosen = np.unique(np.linspace(0, len(epochs) - 1, min(most, len(epochs))).round().astype(int))
     return [epochs[i] for i in chosen]
 
@@ -271,7 +271,7 @@ def spread(epochs: Sequence[EpochResult], most: int) -> list[EpochResult]:
 def new_figure(
     rows: int, columns: int, height: float, *, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure as wide as a page and its axes, row by row; height in inches."""
+    """Return a figure of page width and its axes, row by row; height in inches."""
     figure = Figure(figsize=(WIDTH, height))
     grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, list(grid.ravel())
@@ -287,7 +287,7 @@ def label_counts(axes: Axes) -> None:
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-    """Draw the legend of some axes above all of the figure, five in a row."""
+    """Draw the legend of some axes above the whole figure, five entries per row."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), 5))
 
@@ -309,7 +309,7 @@ def _colour(name: str, among: Mapping[str, Measurement | SineProfile]) -> str:
 
 
 def _signed_sqrt(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the square root, continued to the negative numbers that an axis may ask for."""
+    """Return the square root, extended to negative numbers, which an axis may need."""
     return np.sign(x) * np.sqrt(np.abs(x))
 
 
@@ -321,7 +321,7 @@ def _tolerance(rtol: float) -> str:
 
 
 def iteration_bins(least: int, most: int) -> NDArray[np.float64]:
-    """Return edges between integers, wider as they grow so that bars show on a log axis."""
+    """Return bin edges between integers; bins grow, so that bars are visible on a log axis."""
     edges = [least - 0.5]
     while edges[-1] < most:
         edges.append(edges[-1] + max(1, round(0.05 * edges[-1])))

@@ -1,4 +1,4 @@
-"""Write the paper's tables and figures, its numbers beside ours, from files of results."""
+"""Write the paper's tables and figures, with its numbers and ours, from files of results."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def write_report(
     static_run: str | os.PathLike[str] | None = None,
     dynamic_run: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write `report.md` and its figures; what was not measured is left out.
+    """Write `report.md` and its figures; sections without measurements are left out.
 
     Args:
         results: Files of `save_results` in `learning.evaluation.results`. The first data set of the
             first file is that of the paper; all others are reported as out of distribution. Sines
-            and epochs are taken from the first file that has them.
+            and epochs come from the first file that has them.
         folder: Where to write.
         static_run: Folder of the static stage.
         dynamic_run: Folder of the dynamic stage.
@@ -47,7 +47,7 @@ def write_report(
         The path of `report.md`.
 
     Raises:
-        ValueError: If a file or folder is not what it should be, or there is nothing to report.
+        ValueError: If a file or folder is of the wrong kind, or there is nothing to report.
     """
     folder = Path(folder)
     loaded = [load_results(Path(path)) for path in results]
@@ -87,14 +87,14 @@ _OPENING: Final = (
 
 @dataclass(frozen=True, eq=False)
 class _Inputs:
-    """All that the report may be made from.
+    """All inputs of the report.
 
     Attributes:
         runs: Stage -> its training.
-        evaluations: Command, name of the data set, and evaluation; that of the paper first.
+        evaluations: Command, name of the data set, and evaluation; the paper's first.
         weights: Preconditioner -> SHA-256.
-        profiles: The results that hold sines.
-        epochs: The results that hold epochs.
+        profiles: The results with sines.
+        epochs: The results with epochs.
     """
 
     runs: Mapping[str, TrainingRun]
@@ -288,7 +288,7 @@ _SECTIONS: Final[Sequence[Callable[[_Inputs, Path], str | None]]] = (
 
 
 def _picture(folder: Path, name: str, figure: Figure) -> str:
-    """Save a figure, and return what shows it."""
+    """Save a figure, and return the Markdown that shows it."""
     with replacing(folder / f"{name}.png") as part:
         figure.savefig(part, dpi=figures.DPI)
     return f"![{name.replace('_', ' ')}]({name}.png)"

@@ -1,4 +1,4 @@
-"""Markdown tables, and how the report writes measurements, fits and distributions in them."""
+"""Markdown tables, and the text of measurements, fits and distributions in them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def value(content: Any) -> str:
 
 
 def power(number: float) -> str:
-    """Write a tolerance, without zeros in front of its exponent."""
+    """Write a tolerance, without leading zeros in its exponent."""
     return f"{number:g}".replace("e-0", "e-")
 
 

@@ -1,5 +1,5 @@
-"""From a graph and a box to the matrices of the coupled problem.
+"""Assembly: from a graph and a box to the matrices of the coupled problem.
 
 Imports `networks`. Read `grid` and `meshes`, `location` and `averaging`, `forms` and `boundary`,
-then `sides`, `coupling` and `blocks`, and last `assembly`, which calls them all.
+then `sides`, `coupling` and `blocks`, and last `assembly`, which calls the others.
 """

@@ -35,15 +35,16 @@ __all__ = ["CoupledSystem", "assemble"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CoupledSystem(Blocks):
-    """The discrete coupled problem, its parts kept apart.
+    """The discrete coupled problem, with its parts stored separately.
 
-    The matrices named as in the module's formula have the Dirichlet dofs eliminated
-    symmetrically: their rows and columns are zero but for the mean diagonal entry of K, so that
-    these equations weigh as much as the others in a norm, and the right-hand sides carry their
-    values. `side_3d`, `side_1d` and `coupling` hold the same parts before elimination.
+    In the matrices of the module's formula the Dirichlet dofs are eliminated symmetrically. Their
+    rows and columns are zero except for the diagonal, which is the mean diagonal entry of K, so
+    that these equations have the same weight as the others in a norm. The right-hand sides contain
+    the Dirichlet values. `side_3d`, `side_1d` and `coupling` hold the same parts before
+    elimination.
 
-    A system keeps its meshes alive, and an MPI process has room for some 150 of those: of many
-    problems keep the reduced systems.
+    A system keeps its meshes alive, and an MPI process has room for some 150 meshes: for many
+    problems keep only the reduced systems.
 
     Attributes:
         tissue: Structured box or mesh of the tissue.
@@ -125,7 +126,7 @@ class CoupledSystem(Blocks):
 
     @cached_property
     def _right_hand_sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Loads less what the Dirichlet values contribute, and those values at their dofs."""
+        """Loads minus the contributions of Dirichlet values, and these values at their dofs."""
         given_3d, given_1d = self.side_3d.given_values, self.side_1d.given_values
         residual_3d, residual_1d = self.unconstrained_residual(given_3d, given_1d)
         given_3d *= self.side_3d.dirichlet_diagonal
@@ -139,7 +140,7 @@ class CoupledSystem(Blocks):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return A u - b of both sides before Dirichlet elimination.
 
-        At a Dirichlet dof of a solution this is the flow that its condition lets in.
+        At a Dirichlet dof of a solution this is the inflow through its condition.
 
         Args:
             u_3d: Tissue dofs.
@@ -167,18 +168,18 @@ def assemble(
         tissue: Structured box of either cell type, or any mesh of straight-edged tetrahedra.
         network: The network in it.
         coefficients: Material data and sources.
-        bcs_3d: Conditions on the boundary of the tissue; no flux where there is none.
+        bcs_3d: Conditions on the boundary of the tissue; no flux where none is given.
         bcs_1d: Conditions on the network, by default u_1d = 1 at the inlets; no flux at the
             other ends.
-        averaging: How the tissue is averaged around the network, for trial and test function
-            alike; the mean over the circle by default.
+        averaging: The average of the tissue around the network, for both trial and test function;
+            by default the mean over the circle.
         outside: What to do where a circle leaves the tissue (see `mixeddim.fem.averaging.average`).
 
     Raises:
         NetworkError: If u_1d is given at the inlets, and a connected part of the network has none.
         ValueError: If circles leave the tissue under "raise", or a condition or coefficient does
             not fit its side.
-        TypeError: If a condition or coefficient is of an unknown kind, or `network` no mesh.
+        TypeError: If a condition or coefficient is of an unknown kind, or `network` is not a mesh.
         NotImplementedError: If the meshes are distributed over several processes.
     """
     if not isinstance(network, Network):

@@ -25,17 +25,17 @@ __all__ = [
 ]
 
 type Place = str | Callable[[NDArray[np.float64]], NDArray[np.bool_]]
-"""Where a condition holds.
+"""The place of a condition.
 
-On the tissue "boundary", or on a structured box a face such as "x_min" or "z_max"; on the network
-"inlets", "ends" (end points that are no inlets) or "inlets and ends". On both a DOLFINx marker:
-a function from points, shape (3, n), to booleans, shape (n,).
+For the tissue: "boundary", or on a structured box a face such as "x_min" or "z_max". For the
+network: "inlets", "ends" (end points that are not inlets) or "inlets and ends". For both: a DOLFINx
+marker, a function from points, shape (3, n), to booleans, shape (n,).
 """
 
 
 @dataclass(frozen=True, eq=False)
 class Dirichlet:
-    """u = value. Where two conditions meet, the later one in the list holds."""
+    """u = value. Where two conditions meet, the later one in the list applies."""
 
     on: Place
     value: Coefficient = 1.0
@@ -51,7 +51,7 @@ class Neumann:
 
 @dataclass(frozen=True, eq=False)
 class Robin:
-    """k du/dn = coefficient (value - u), with a coefficient that is not negative."""
+    """k du/dn = coefficient (value - u), with a non-negative coefficient."""
 
     on: Place
     coefficient: Coefficient

@@ -30,8 +30,8 @@ class Coupling:
         weights: Quadrature weights, in units of length, shape (num_points,).
         beta: Wall conductance per unit length, 2 pi radius kappa, shape (num_points,).
         points: Coordinates of the quadrature points, shape (num_points, 3).
-        cells: Cell of the network mesh that each lies in, shape (num_points,).
-        num_leaving: Number of quadrature points whose mean reached outside the tissue.
+        cells: Cell of the network mesh of each point, shape (num_points,).
+        num_leaving: Number of quadrature points whose stencil leaves the tissue.
     """
 
     Pi: sparse.csr_array
@@ -70,14 +70,14 @@ def couple(
         V_3d: P1 space on it.
         network: The network.
         permeability: kappa of the wall.
-        operator: How the tissue is averaged; the mean over the circle by default.
+        operator: The average of the tissue; by default the mean over the circle.
         outside: What to do where a circle leaves the tissue (see `mixeddim.fem.averaging.average`).
 
     Raises:
         ValueError: If the permeability is negative somewhere, or circles leave under "raise".
     """
     mesh, V_1d = network.mesh, network.P1
-    # Two Gauss points a cell integrate N' B N exactly where B is constant on the cell.
+    # Two Gauss points per cell integrate N' B N exactly where B is constant on the cell.
     reference_points, reference_weights = basix.make_quadrature(basix.CellType.interval, 3)
     num_cells = mesh.topology.index_map(1).size_local
     cells = np.repeat(np.arange(num_cells, dtype=np.int32), len(reference_weights))

@@ -6,7 +6,7 @@ of the vessel wall per unit length and T u the mean of u over the wall:
     -div(k_3d grad u_3d) + sigma_3d u_3d + beta (T u_3d - u_1d) delta = f_3d    in Omega
     -d_s(k_1d d_s u_1d)                  + beta (u_1d - T u_3d)       = f_1d    on Lambda
 
-The coupling terms are products of matrices and live in `mixeddim.fem.assembly`.
+The coupling terms are products of matrices, in `mixeddim.fem.assembly`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Coefficients:
 
     Each is a number, a UFL expression on the mesh of its side, a DOLFINx function there, or a
     callable that takes the position `x` (a UFL vector of three) and returns one of them. A number
-    becomes a `dolfinx.fem.Constant`, so that another value reuses the compiled form.
+    becomes a `dolfinx.fem.Constant`, so that the compiled form is reused for other values.
 
     Attributes:
         k_3d: Conductivity of the tissue: a scalar, or a symmetric positive definite 3 x 3 tensor
@@ -74,7 +74,7 @@ class Coefficients:
 def as_ufl(
     value: Coefficient, mesh: dolfinx.mesh.Mesh, name: str, shapes: tuple[Any, ...] = ((),)
 ) -> ufl.core.expr.Expr:
-    """Turn what a user gave for a coefficient into a UFL expression on a mesh.
+    """Convert a user's coefficient to a UFL expression on a mesh.
 
     Args:
         value: Number, array, UFL expression, DOLFINx function, or a callable of position.
@@ -84,7 +84,7 @@ def as_ufl(
 
     Raises:
         TypeError: If the value is of another kind.
-        ValueError: If it lives on another mesh, or its shape is not accepted.
+        ValueError: If it is on another mesh, or its shape is not accepted.
     """
     if callable(value) and not isinstance(value, ufl.core.expr.Expr):
         try:
@@ -149,13 +149,13 @@ def source(v: ufl.Argument, f: ufl.core.expr.Expr, measure: ufl.Measure = dx) ->
 
 
 def check_number(name: str, value: Coefficient, *, positive: bool, tensor: bool = False) -> None:
-    """Check the sign of a coefficient that is a number; expressions are the user's own care.
+    """Check the sign of a coefficient that is a number; expressions are not checked.
 
     Args:
         name: Its name, for messages.
         value: What the user gave.
         positive: Whether zero is refused too.
-        tensor: Whether a 3 x 3 tensor is accepted, which has to be symmetric positive definite.
+        tensor: Whether a symmetric positive definite 3 x 3 tensor is accepted.
 
     Raises:
         ValueError: If it is out of range.
@@ -165,7 +165,7 @@ def check_number(name: str, value: Coefficient, *, positive: bool, tensor: bool 
     try:
         number = np.asarray(value, dtype=float)
     except (TypeError, ValueError):
-        return  # as_ufl explains what kinds there are
+        return  # as_ufl raises the error for an unknown kind
     if number.shape == (3, 3) and tensor:
         asymmetry = np.abs(number - number.T).max()
         if not asymmetry <= 1e-12 * np.abs(number).max() or np.linalg.eigvalsh(number).min() <= 0:

@@ -1,7 +1,7 @@
 """Solutions as PyVista data sets, and as files for ParaView.
 
-The files are in VTK's XML formats, which ParaView and PyVista both read; for a distributed mesh
-the same formats have an index of one file a process (`.pvti`, `.pvtu`, `.pvtp`).
+The files are in VTK's XML formats, which both ParaView and PyVista read. For a distributed mesh
+these formats have an index of one file per process (`.pvti`, `.pvtu`, `.pvtp`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ __all__ = ["OutputFiles", "grid_dataset", "network_dataset", "tissue_dataset", "
 def tissue_dataset(solution: Solution) -> pv.ImageData | pv.UnstructuredGrid:
     """Return the tissue with its field as point data `u_3d`.
 
-    A structured box becomes an image: the values at the nodes of its grid, a hundredth of the
-    size of its tetrahedra, and ready for slices and volume rendering. Any other mesh keeps its
-    cells.
+    A structured box becomes an image, the values at its grid nodes: a hundredth of the size of its
+    tetrahedra, and ready for slices and volume rendering. Any other mesh keeps its cells.
 
     Args:
         solution: A solution of the coupled problem.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If it is not a solution.
     """
     if not hasattr(solution, "u_3d"):
         raise TypeError(
@@ -66,10 +65,10 @@ def grid_dataset(grid: Grid, name: str, field: NDArray[np.float64]) -> pv.ImageD
 
 
 def network_dataset(source: Solution | Network) -> pv.PolyData:
-    """Return the network as line segments with what is known on them.
+    """Return the network as line segments with its data.
 
     Each segment has two points of its own, so that the radius is exact as point data too, which
-    is where VTK's tube filter wants it; `network_dataset(...).clean()` joins the segments.
+    VTK's tube filter needs; `network_dataset(...).clean()` joins the segments.
 
     Args:
         source: A network, or a solution on one.
@@ -105,7 +104,7 @@ def network_dataset(source: Solution | Network) -> pv.PolyData:
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """Where `write_outputs` put a solution.
+    """The files that `write_outputs` wrote.
 
     Attributes:
         tissue: `tissue.vti` on a structured box, `tissue.vtu` on any other mesh.
@@ -124,7 +123,7 @@ def write_outputs(solution: Solution, folder: str | os.PathLike[str]) -> OutputF
 
     Args:
         solution: A solution of the coupled problem.
-        folder: Where to write; created where missing. Files of an earlier run stay whole until
+        folder: Where to write; created where missing. Files of an earlier run stay intact until
             the new ones are complete.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Problems with exact solutions, and the errors and rates that the installed code reaches.
+"""Verification: problems with exact solutions, and the errors and rates of the installed code.
 
 Imports all rooms before it. Read `manufactured` and `manufactured_transport`, then `convergence`;
 `python -m mixeddim.verification` prints the table, in a few minutes.

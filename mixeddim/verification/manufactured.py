@@ -1,7 +1,7 @@
-"""Coupled problems with exact solutions: to verify the discretisation and an installation.
+"""Coupled problems with exact solutions, to verify the discretisation and an installation.
 
-Trial and test function are both averaged over the vessel wall here, so that the vessel acts on
-the tissue as a source on its surface. Exact solutions for a source on the centre line differ.
+Both trial and test function are averaged over the vessel wall, so that the vessel is a source on
+its surface. Exact solutions for a source on the centre line differ.
 """
 
 from __future__ import annotations
@@ -109,25 +109,25 @@ def uncoupled() -> ExactProblem:
 
 
 def smooth_coupled() -> ExactProblem:
-    """Return smooth waves on both sides that meet at the wall without exchange.
+    """Return smooth waves on both sides, coupled but without net exchange.
 
     The mean of cos(q . x) over a circle of radius R is J0(R |q_n|) cos(q . c), with c its centre
-    and q_n the part of q in its plane. A network field equal to that mean exchanges nothing, so
-    that the tissue field stays smooth while the coupling is in full force.
+    and q_n the part of q in its plane. If the network field equals this mean, the exchange is zero,
+    so that the tissue field stays smooth although the coupling is active.
     """
     return _plane_wave(permeability=1.0)
 
 
 def saturating_uptake() -> ExactProblem:
-    """Return smooth waves as `smooth_coupled` does, with Michaelis-Menten uptake in the tissue.
+    """Return smooth waves like `smooth_coupled`, with Michaelis-Menten uptake in the tissue.
 
-    The waves are raised by a constant, so that they stay positive, as concentrations do.
+    A constant is added to the waves, so that they are positive like concentrations.
     """
     return _plane_wave(permeability=1.0, level=2.0, uptake=MichaelisMenten(maximum=5.0, half=1.0))
 
 
 def surface_source(permeability: float = 1.0) -> ExactProblem:
-    """Return a vessel that feeds the tissue through its surface: u_3d has a kink at the wall.
+    """Return a vessel with a source on its surface: u_3d has a kink at the wall.
 
     Masri, Kuchta & Riviere 2024, doi:10.1137/23M1627390: u_3d lies in H^(3/2 - delta), so that P1
     on meshes that do not fit the wall converge with order 1/2 in H1 and about 1 in L2.
@@ -176,7 +176,7 @@ def bessel_mode(mode: int = 1, radius: float = 0.05, permeability: float = 1.0) 
     """Return the axial Fourier mode of a vessel in tissue, with k = mode pi.
 
     With p = cos kz in the vessel the tissue field is a modified Bessel function on either side of
-    the wall, continuous there, with a jump of its slope that equals the flux.
+    the wall. It is continuous there, and the jump of its slope equals the flux.
 
     Args:
         mode: Number of half waves along the vessel.

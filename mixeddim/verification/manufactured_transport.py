@@ -1,4 +1,4 @@
-"""Transport with exact solutions: to verify the discretisation in space and in time."""
+"""Transport problems with exact solutions, to verify the discretisation in space and time."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ExactTransport:
     Attributes:
         at: From a time to the problem with the fields at that time.
         flow: Volume per time along the vessel.
-        inlet_concentration: What it brings in, a function of the time.
-        cells_across: Cuboids along x and y, where the tissue does not matter; else as along z.
+        inlet_concentration: Concentration of the entering flow, a function of the time.
+        cells_across: Cuboids along x and y, if the tissue does not matter; otherwise as along z.
     """
 
     at: Callable[[float], ExactProblem]
@@ -41,7 +41,7 @@ class ExactTransport:
         Args:
             num_cells: Cuboids along the vessel.
             num_steps: Time steps.
-            end: The time at which to end.
+            end: The final time.
         """
         start = self.at(0.0)
         across = self.cells_across or num_cells
@@ -63,12 +63,12 @@ class ExactTransport:
 
 
 def decaying_mode() -> ExactTransport:
-    """Return a mode that decays on both sides alike, by diffusion and uptake, without a flow.
+    """Return a mode that decays equally on both sides, by diffusion and uptake, without flow.
 
     In the tissue it is exp(-rate t) cos(pi x) cos(pi y) cos(pi z), with rate = 3 pi^2 k_3d +
     sigma_3d. Its mean over a circle of radius R around a vessel along z is J0(sqrt(2) pi R) times
     its value on the axis. A network field equal to that mean, with an axial diffusivity of
-    rate / pi^2, decays at the same rate and exchanges nothing, while the coupling is in full force.
+    rate / pi^2, decays at the same rate; the exchange is zero although the coupling is active.
     """
     x_0, y_0, radius, k_3d, sigma_3d = 0.3, 0.4, 0.1, 0.01, 3.0
     rate, section = 3 * np.pi**2 * k_3d + sigma_3d, np.pi * radius**2
@@ -116,7 +116,7 @@ def advected_wave() -> ExactTransport:
             radius=radius,
             lower=(0.0, 0.0, 0.0),
             upper=(1.0, 1.0, 1.0),
-            # Next to nothing diffuses along the vessel: k_1d has to be positive.
+            # Nearly no diffusion along the vessel; k_1d has to be positive.
             coefficients=Coefficients(k_1d=1e-12, permeability=0.0),
             u_3d=lambda x: np.zeros(x.shape[1]),
             grad_u_3d=np.zeros_like,

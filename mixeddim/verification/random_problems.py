@@ -1,11 +1,11 @@
-"""Random legal problems, to hold every solver to the direct solution.
+"""Random legal problems, to compare every solver with a reference solution.
 
-Half of them draw each coefficient and the unit of length independently, as ordinary SI units do;
-the other half draw the dimensionless numbers that govern the problem, with L the longest side:
+Half of them draw each coefficient and the unit of length independently, like values in SI units.
+The other half draw the dimensionless numbers of the problem, with L the longest side:
 
     sigma_3d L² / k_3d      k_1d / (k_3d L²)      permeability L / k_3d
 
-each log-uniform over 12 decades. Boxes are small, so that a direct solution costs nothing.
+each log-uniform over 12 decades. The boxes are small, so that a direct solution is cheap.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _GRAPHS = ("spanning_tree", "murray_tree", "capillary_mesh")
 
 @dataclass(frozen=True, kw_only=True)
 class RandomProblem:
-    """What `draw_problem` drew, in units of the user.
+    """A problem drawn by `draw_problem`, in the user's units.
 
     Attributes:
-        seed: It comes from this seed, and so does the graph.
+        seed: Seed of the problem and of its graph.
         num_cells: Of the box along x, y, z.
         sides: Lengths of the box.
         num_nodes: Of the graph.
         graph: Its method (see `random_vascular_graph`).
         radius: Of the vessels.
-        coefficients: Numbers alone.
+        coefficients: Numbers only.
         bcs_3d: Conditions on the faces.
         bcs_1d: Conditions on the network.
     """
@@ -81,7 +81,7 @@ def draw_problem(seed: int, *, most_cells: int = 8) -> RandomProblem:
     length = decades(-6, 3)
     sides = length * 10.0 ** rng.uniform(-1, 0, 3)
     sides *= length / sides.max()
-    if rng.random() < 0.5:  # units of their own, or dimensionless numbers
+    if rng.random() < 0.5:  # independent units, or dimensionless numbers
         k_3d, sigma_3d, k_1d, permeability = (decades(-6, 6) for _ in range(4))
     else:
         k_3d = decades(-6, 6)
@@ -117,10 +117,10 @@ def draw_problem(seed: int, *, most_cells: int = 8) -> RandomProblem:
 def reference_solution(
     system: CoupledSystem,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return u_3d and u_1d of a small system by none of its solvers.
+    """Return u_3d and u_1d of a small system, independently of the solvers under test.
 
-    Dense LU factors of the block matrix, scaled by its diagonal, and refinement with residuals in
-    extended precision (Higham 2002, Accuracy and Stability of Numerical Algorithms, chapter 12).
+    Uses dense LU factors of the block matrix, scaled by its diagonal, and refinement with residuals
+    in extended precision (Higham 2002, Accuracy and Stability of Numerical Algorithms, chapter 12).
 
     Raises:
         ValueError: If the refinement does not converge: the matrix is singular to float64.
@@ -152,7 +152,7 @@ def _draw_conditions(
     Args:
         rng: The generator.
         conductance: k_3d over the length of the box, the unit of a Robin coefficient.
-        value: The inlet's, the unit of given values.
+        value: Value at the inlets, the unit of given values.
     """
     conditions: list[BoundaryCondition] = []
     if rng.random() < 0.5:

@@ -63,7 +63,7 @@ def plot_side_by_side(
     """Draw solutions beside each other, with the same colours and contours for the same values.
 
     Args:
-        solutions: Name, which is written above -> solution.
+        solutions: Name -> solution; the name is written above the panel.
         filename: Picture to write, as in `plot`.
         titles: Titles of the colour bars of the network and of the tissue.
         tissue: How to show the tissue, as in `plot`.
@@ -120,10 +120,10 @@ def plot_ensemble(
     """Draw mean and standard deviation of many tissue fields on planes through their box.
 
     Args:
-        box: The box they share, whatever the networks in it.
-        fields: One field a row in the order of the dofs of `box.P1`, such as `u_3d.x.array` or
-            the `x` of `learning.solve`, shape (num_fields, num_dofs), two at least. The deviation
-            is that of the population they are a sample of.
+        box: The box of all fields; the networks may differ.
+        fields: One field per row in the order of the dofs of `box.P1`, such as `u_3d.x.array` or
+            the `x` of `learning.solve`, shape (num_fields, num_dofs), at least two. The deviation
+            is the estimate for the population, with num_fields - 1.
         filename: Picture to write, as in `plot`.
         title: What the fields are.
 

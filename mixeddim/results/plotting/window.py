@@ -29,13 +29,13 @@ def open_plotter(
     columns: Sequence[float] = (1.0,),
     formats: Sequence[str] = FORMATS,
 ) -> pv.Plotter:
-    """Return a white plotter that draws to a file, on a display, or into memory where none is.
+    """Return a white plotter that draws to a file, on a display, or else into memory.
 
     Args:
-        filename: What it will write; None where it is for the user.
+        filename: File that it will write; None where the plotter is for the user.
         window_size: Width and height of the picture in pixels.
         columns: Relative widths of the panels beside each other.
-        formats: How the filename may end.
+        formats: Allowed endings of the filename.
 
     Raises:
         ValueError: If the filename ends otherwise.
@@ -80,7 +80,7 @@ def finish(plotter: pv.Plotter, filename: str | os.PathLike[str] | None) -> pv.P
 
 @cache
 def _load_triton() -> None:
-    """Load torch's compiler before Mesa: both bring LLVM, and loaded after it triton crashes."""
+    """Load torch's compiler before Mesa: both include LLVM, and triton crashes if loaded second."""
     with suppress(ImportError):
         importlib.import_module("triton._C.libtriton")
 
@@ -92,7 +92,7 @@ def _has_display() -> bool:
 
 @cache
 def _use_offscreen_driver() -> None:
-    """Let VTK draw through EGL, after trying it in a process of its own: without it VTK crashes."""
+    """Let VTK draw through EGL, after a trial in a separate process: without EGL VTK crashes."""
     window = os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
     if window != "vtkEGLRenderWindow":
         return
