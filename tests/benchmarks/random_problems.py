@@ -118,14 +118,14 @@ def _run(
     except ValueError:  # of its set-up
         return "ValueError", None, 0
     if not result.converged:
-        return result.status.name, None, 0
+        return result.status.name, None, result.iterations
     return "", (result.x, reduced.back_substitute(result.x)), result.iterations
 
 
 def _outcome(run: tuple[str, Fields | None, int], expected: Fields | None) -> Outcome:
     verdict, fields, iterations = run
     if fields is None:
-        return Outcome(verdict)
+        return Outcome(verdict, iterations=iterations)
     error = np.inf
     if expected is not None:
         error = max(relative_error(*sides) for sides in zip(fields, expected, strict=True))
