@@ -127,7 +127,7 @@ def draw_times(solves: dict[str, Solves], file: Path) -> Path:
     bars = panel.barh([*solves], times, color=colours)
     panel.bar_label(bars, [f" {s.iterations:.3g} iterations" for s in solves.values()])
     panel.invert_yaxis()
-    panel.set(xlabel="ms a problem, set-up included", xlim=(0, 1.3 * max(times)))
+    panel.set(xlabel="ms per problem, set-up included", xlim=(0, 1.3 * max(times)))
     panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=150)
     return file
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     print(f"solved in {end - drawn:.1f} s, with the learned multigrid, {BATCH_SIZE} at a time\n")
     report_statistics(fields)
 
-    print(f"{'of the first ' + str(len(systems[:NUM_TIMED])):<29}  iterations  ms a problem")
+    print(f"{'of the first ' + str(len(systems[:NUM_TIMED])):<29}  iterations  ms per problem")
     solves = {}
     for name, solve in SOLVERS.items():
         solve(systems[:2])  # the first time pays for loading libraries

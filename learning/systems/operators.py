@@ -58,9 +58,8 @@ class SystemBatch:
         return product
 
     def _multiply(self, v: torch.Tensor) -> torch.Tensor:
-        column = v.reshape(
-            -1
-        )  # products with a vector are twice as fast as with a one-column matrix
+        # Products with a vector are twice as fast as with a one-column matrix.
+        column = v.reshape(-1)
         network = self.solve_11((self.A_13 @ column).reshape(len(v), -1))
         product = self.A_33 @ column - self.A_31 @ network.reshape(-1)
         return product.reshape(v.shape)

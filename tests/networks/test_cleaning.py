@@ -23,14 +23,6 @@ from mixeddim.networks.graphs import (
 from mixeddim.networks.io import read_dgf
 
 
-def network(positions, edges, inlets=()):
-    graph = nx.Graph()
-    for node, pos in enumerate(positions):
-        graph.add_node(node, pos=tuple(map(float, pos)), inlet=node in inlets)
-    graph.add_weighted_edges_from(edges, weight="radius")
-    return graph
-
-
 def resistance(graph, start, end):
     """Return that of the network between two nodes to Poiseuille's flow, in units of 8 μ / π."""
     pairs = zip(graph.edges(data="radius"), edge_lengths(graph), strict=True)
@@ -43,7 +35,7 @@ def resistance(graph, start, end):
 # --- Largest component ------------------------------------------------------------------------
 
 
-def test_the_longest_component_stays():
+def test_the_longest_component_stays(network):
     graph = network(
         [(0, 0, 0), (1, 0, 0), (0, 5, 0), (0.1, 5, 0), (0.2, 5, 0), (9, 9, 9)],
         [(0, 1, 0.1), (2, 3, 0.1), (3, 4, 0.1)],
@@ -62,7 +54,7 @@ def test_the_longest_component_stays():
 # --- Close nodes ------------------------------------------------------------------------------
 
 
-def test_ends_at_one_point_are_joined():
+def test_ends_at_one_point_are_joined(network):
     graph = network(
         [(0, 0, 0), (1, 0, 0), (1, 0, 0), (2, 0, 0), (1, 1e-9, 0), (1, 1, 0)],
         [(0, 1, 0.1), (2, 3, 0.2), (4, 5, 0.3)],
@@ -77,7 +69,7 @@ def test_ends_at_one_point_are_joined():
     validate_graph(close.graph)
 
 
-def test_short_edges_vanish_and_of_double_ones_the_widest_stays():
+def test_short_edges_vanish_and_of_double_ones_the_widest_stays(network):
     graph = network(
         [(0, 0, 0), (1, 0, 0), (1, 0.01, 0), (0, 0.01, 0), (2, 0, 0)],
         [(0, 1, 0.1), (3, 2, 0.2), (1, 2, 0.1), (2, 4, 0.1)],
@@ -88,7 +80,7 @@ def test_short_edges_vanish_and_of_double_ones_the_widest_stays():
     assert cleaning.length_after == pytest.approx(2.0)
 
 
-def test_flow_keeps_its_direction_where_the_order_of_the_ends_turns():
+def test_flow_keeps_its_direction_where_the_order_of_the_ends_turns(network):
     graph = network([(2, 0, 0), (1, 0, 0), (0, 0, 0), (2, 0, 0)], [(0, 1, 0.1)])
     graph.edges[0, 1]["name"] = 7  # lost with the narrower of both
     graph.add_edge(1, 3, radius=0.2, flow=5.0)  # towards x = 2, which is also node 0
@@ -98,7 +90,7 @@ def test_flow_keeps_its_direction_where_the_order_of_the_ends_turns():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.floats(0, 0.3))
-def test_merged_nodes_lie_farther_apart_than_the_tolerance(seed, tolerance):
+def test_merged_nodes_lie_farther_apart_than_the_tolerance(network, seed, tolerance):
     rng = np.random.default_rng(seed)
     graph = network(rng.random((20, 3)), [(i, i + 1, 0.1) for i in range(19)])
     merged = merge_close_nodes(graph, tolerance).graph
@@ -113,7 +105,7 @@ def test_merged_nodes_lie_farther_apart_than_the_tolerance(seed, tolerance):
 # --- Chains -----------------------------------------------------------------------------------
 
 
-def test_a_straight_chain_becomes_an_edge_of_its_resistance():
+def test_a_straight_chain_becomes_an_edge_of_its_resistance(network):
     graph = network(
         [(0, 0, 0), (1, 0, 0), (3, 0, 0), (4, 0, 0)], [(0, 1, 0.1), (1, 2, 0.2), (2, 3, 0.1)]
     )
@@ -125,7 +117,7 @@ def test_a_straight_chain_becomes_an_edge_of_its_resistance():
     assert cleaning.length_after == cleaning.length_before == 4.0
 
 
-def test_only_bends_beyond_the_tolerance_stay():
+def test_only_bends_beyond_the_tolerance_stay(network):
     heights = [0.0, 0.02, 0.5, 0.24, 0.0]
     graph = network(
         [(x, height, 0) for x, height in enumerate(heights)], [(i, i + 1, 0.1) for i in range(4)]
@@ -135,7 +127,7 @@ def test_only_bends_beyond_the_tolerance_stay():
     assert list(resolve_chains(graph, 0.6).graph) == list(resolve_chains(graph).graph) == [0, 4]
 
 
-def test_inlets_junctions_and_ends_stay():
+def test_inlets_junctions_and_ends_stay(network):
     graph = network(
         [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 1, 0), (4, -1, 0)],
         [(0, 1, 0.1), (1, 2, 0.1), (2, 3, 0.1), (3, 4, 0.1), (3, 5, 0.1)],
@@ -145,7 +137,7 @@ def test_inlets_junctions_and_ends_stay():
 
 
 @pytest.mark.parametrize("num_nodes", [3, 4, 7])
-def test_a_ring_becomes_a_triangle(num_nodes):
+def test_a_ring_becomes_a_triangle(num_nodes, network):
     angles = np.linspace(0, 2 * np.pi, num_nodes, endpoint=False)
     positions = np.column_stack([np.cos(angles), np.sin(angles), 0 * angles])
     ring = network(positions, [(i, (i + 1) % num_nodes, 0.1) for i in range(num_nodes)])
@@ -154,7 +146,7 @@ def test_a_ring_becomes_a_triangle(num_nodes):
     assert all(degree == 2 for _, degree in straight.degree)
 
 
-def test_loops_and_parallel_vessels_do_not_collapse():
+def test_loops_and_parallel_vessels_do_not_collapse(network):
     graph = network(
         [(0, 0, 0), (1, 0, 0), (0.5, 0.5, 0), (0.5, -0.5, 0), (2, 0, 0), (2, 1, 0), (3, 1, 0)],
         [(0, 1, 0.1), (0, 2, 0.1), (2, 1, 0.1), (0, 3, 0.1), (3, 1, 0.1),
@@ -163,7 +155,7 @@ def test_loops_and_parallel_vessels_do_not_collapse():
     assert nx.utils.graphs_equal(resolve_chains(graph).graph, graph)
 
 
-def test_attributes_that_a_chain_agrees_on_are_kept():
+def test_attributes_that_a_chain_agrees_on_are_kept(network):
     graph = network([(0, 0, 0), (2, 0, 0), (1, 0, 0), (3, 0, 0)], [])
     graph.add_edge(0, 2, radius=0.1, flow=2.0, kind=1, name=4)
     graph.add_edge(1, 2, radius=0.1, flow=-2.0, kind=1, name=5)  # from 2 to 1
@@ -172,7 +164,7 @@ def test_attributes_that_a_chain_agrees_on_are_kept():
     assert straight.edges[0, 3] == {"radius": pytest.approx(0.1), "flow": 2.0, "kind": 1}
 
 
-def test_arrays_that_a_chain_agrees_on_are_kept():
+def test_arrays_that_a_chain_agrees_on_are_kept(network):
     graph = network([(0, 0, 0), (1, 0, 0), (2, 0, 0)], [(0, 1, 0.1), (1, 2, 0.1)])
     for number, edge in enumerate(graph.edges):
         graph.edges[edge].update(profile=np.array([1.0, 2.0]), other=np.array([number, 2.0]))
@@ -182,7 +174,7 @@ def test_arrays_that_a_chain_agrees_on_are_kept():
 
 
 @pytest.mark.parametrize("end", [(0, 0, 0), (1, 0, 0)])
-def test_a_chain_between_ends_at_one_point_is_explained(end):
+def test_a_chain_between_ends_at_one_point_is_explained(end, network):
     graph = network([(0, 0, 0), end, (0, 0, 0)], [(0, 1, 0.1), (1, 2, 0.1)])
     message = r"got a chain of 2 edges from node 0 to node 2, .* Call merge_close_nodes first"
     with pytest.raises(NetworkError, match=message):
@@ -226,7 +218,7 @@ def _distance(point, start, end):
 
 
 @pytest.mark.parametrize("step", [largest_component, merge_close_nodes, resolve_chains])
-def test_a_graph_without_edges_is_explained(step):
+def test_a_graph_without_edges_is_explained(step, network):
     with pytest.raises(ValueError, match=r"got a graph without an edge; wanted a network"):
         step(network([(0, 0, 0)], []))
 

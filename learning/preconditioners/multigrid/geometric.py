@@ -231,9 +231,6 @@ def create_hierarchy(
     network = NetworkResponse.of(systems)
     apply_C = network.coupling(batch, like)
 
-    constants = None
-    if dtype != batch.g.dtype:
-        constants = NearKernel.of(batch, np.abs(stencils).sum(axis=1).ravel())
     levels: list[Level] = []
     axes = axes_of(grids[0])
     coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
@@ -258,6 +255,10 @@ def create_hierarchy(
             )
         )
         stencils, Pi = coarse_stencils(stencils, axes, fine), (Pi @ P).tocsr()
+    constants = None
+    if dtype != batch.g.dtype:
+        row_sums = levels[0].row_sums if levels else np.abs(stencils).sum(axis=1).ravel()
+        constants = NearKernel.of(batch, row_sums)
     node_of_dof = np.stack([grid.node_of_dof for grid in grids])
     dof_of_node = np.empty_like(node_of_dof)
     np.put_along_axis(dof_of_node, node_of_dof, np.arange(node_of_dof.shape[1])[None], axis=1)
