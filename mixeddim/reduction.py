@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import LinearOperator, splu
+from scipy.sparse.linalg import LinearOperator
 from scipy.spatial import KDTree
 
 from mixeddim.atomic import replacing
 from mixeddim.fem.blocks import Blocks
 from mixeddim.fem.grid import CellType, Grid
+from mixeddim.network_block import definite_factors
 
 if TYPE_CHECKING:
     from mixeddim.fem.assembly import CoupledSystem
@@ -81,10 +82,7 @@ class ReducedSystem(Blocks):
     @cached_property
     def solve_11(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         """Apply A_11^-1 by its sparse factors, to shape (num_dofs_1d,) or (num_dofs_1d, k)."""
-        solve: Callable[[NDArray[np.float64]], NDArray[np.float64]] = splu(
-            self.A_11.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}
-        ).solve
-        return solve
+        return definite_factors(self.A_11)
 
     @cached_property
     def L_11(self) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from learning.systems.sparse import LinearMap, block_diagonal, spd_solver
+from learning.systems.sparse import LinearMap, block_diagonal, spd_solver, symmetric_on_host
 from mixeddim.tensors import Grid, ReducedSystem, SymmetricProduct, sparse_csr
 
 __all__ = ["SystemBatch", "batch_systems", "grids_of", "network_blocks"]
@@ -106,10 +106,20 @@ def batch_systems(
         ),
         A_31=sparse_csr(coupling, dtype, device),
         A_13=sparse_csr(coupling.T.tocsr(), dtype, device),
-        solve_11=spd_solver(network_blocks(systems), like),
+        solve_11=_network_solver(systems, like),
         g=torch.tensor(np.stack([system.g for system in systems]), dtype=dtype, device=device),
         grid=systems[0].grid,
     )
+
+
+def _network_solver(systems: Sequence[ReducedSystem], like: torch.Tensor) -> LinearMap:
+    """Return b -> A_11^-1 b; a system by itself on a CPU has its factors already."""
+    if len(systems) > 1 or like.is_cuda:
+        return spd_solver(network_blocks(systems), like)
+    try:
+        return symmetric_on_host(systems[0].solve_11)
+    except RuntimeError as error:
+        raise ValueError(f"got {error} for A_11; wanted a positive definite one.") from error
 
 
 def network_blocks(systems: Sequence[ReducedSystem]) -> sparse.csr_array:

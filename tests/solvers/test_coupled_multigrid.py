@@ -6,7 +6,8 @@ from scipy import sparse
 
 import mixeddim as md
 from mixeddim.solvers import coupled_multigrid
-from mixeddim.solvers.coupled_multigrid import CoupledMultigrid, factorise
+from mixeddim.network_block import definite_factors
+from mixeddim.solvers.coupled_multigrid import CoupledMultigrid
 
 CASES = {
     "plain": {},
@@ -102,4 +103,4 @@ def test_factors_in_any_unit(unit):
     A = sparse.random_array((20, 20), density=0.3, rng=rng)
     A = unit * (A @ A.T + sparse.eye_array(20)).tocsr()
     x = rng.normal(size=20)
-    np.testing.assert_allclose(factorise(A)(A @ x), x, rtol=1e-10)
+    np.testing.assert_allclose(definite_factors(A)(A @ x), x, rtol=1e-10)

@@ -32,6 +32,10 @@ def averaging(systems, num_points):
     return sparse.csr_array(sparse.block_diag(matrices, format="csr"))
 
 
+def response_of(systems):
+    return NetworkResponse.of(systems, learning.batch_systems(systems))
+
+
 def coupling_of(system):
     """C, dense."""
     N = scaled(system, system.N).toarray()
@@ -40,8 +44,8 @@ def coupling_of(system):
 
 def test_the_network_follows_where_exchange_outweighs_its_conduction():
     plain, following = reduced(), reduced(seed=1, **FOLLOWING)
-    assert NetworkResponse.of([plain]).following is None
-    both = NetworkResponse.of([plain, following])
+    assert response_of([plain]).following is None
+    both = response_of([plain, following])
     is_zero = (abs(both.following.N).sum(axis=1) == 0).reshape(2, -1)
     assert is_zero[0].all()
     assert not is_zero[1].all()
@@ -55,7 +59,7 @@ def test_the_smoother_equals_its_dense_definition(num_nodes, bcs_1d):
     Pi = averaging(systems, num_points)
     D = np.random.default_rng(0).uniform(1, 2, 2 * n)
     like = torch.empty(2, n, dtype=torch.float64)
-    network = NetworkResponse.of(systems).following
+    network = response_of(systems).following
     smooth = low_rank(D, Pi, sparse_map(Pi, like), network, like)
     r = torch.randn(2, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = smooth(r).numpy()
@@ -79,7 +83,7 @@ def test_a_batch_equals_its_systems_one_by_one(monkeypatch):
 
 def test_dense_and_sparse_factors_agree():
     """Accelerators take dense ones."""
-    response = NetworkResponse.of([reduced(**FOLLOWING), reduced(1, **FOLLOWING)])
+    response = response_of([reduced(**FOLLOWING), reduced(1, **FOLLOWING)])
     N, A_11 = response.N, response.A_11
     num_points = N.shape[0] // 2
     G = sparse.diags_array(np.random.default_rng(0).uniform(1, 1e6, N.shape[0]))
