@@ -68,8 +68,9 @@ def relative_residual(blocks: Blocks, b: Pair, x: Pair) -> float:
     b_1 - A_13 u_3d for the network.
     """
     (b_3, b_1), (x_3, x_1) = b, x
-    drive_3, drive_1 = b_3 - blocks.A_31 @ x_1, b_1 - blocks.A_13 @ x_3
-    sides = ((drive_3 - blocks.A_33 @ x_3, drive_3), (drive_1 - blocks.A_11 @ x_1, drive_1))
+    drive_3, drive_1 = b_3 + blocks.exchange_3(x_1), b_1 + blocks.exchange_1(x_3)
+    taken_3 = blocks.A_0 @ x_3 + blocks.Pi.T @ (blocks.W @ (blocks.B @ (blocks.Pi @ x_3)))
+    sides = ((drive_3 - taken_3, drive_3), (drive_1 - blocks.A_11 @ x_1, drive_1))
     return float(np.max([_ratio(residual, drive) for residual, drive in sides]))
 
 
@@ -83,13 +84,18 @@ def uncertainty(blocks: Blocks, b: Pair, x: Pair, *, with_residual: bool = True)
         with_residual: Whether |r| counts.
     """
     (b_3, b_1), (x_3, x_1) = b, x
-    A_33, A_31, A_13, A_11 = blocks.A_33, blocks.A_31, blocks.A_13, blocks.A_11
+    A_0, A_11, Pi, N, W, B = (getattr(blocks, name) for name in ("A_0", "A_11", "Pi", "N", "W", "B"))
     size_3, size_1 = abs(x_3), abs(x_1)
-    rounding_3 = PRECISION * (abs(A_33) @ size_3 + abs(A_31) @ size_1 + abs(b_3))
-    rounding_1 = PRECISION * (abs(A_13) @ size_3 + abs(A_11) @ size_1 + abs(b_1))
+    averaging, basis = abs(Pi), abs(N)
+    at_points = W @ (B @ (averaging @ size_3 + basis @ size_1))
+    rounding_3 = PRECISION * (abs(A_0) @ size_3 + averaging.T @ at_points + abs(b_3))
+    rounding_1 = PRECISION * (
+        abs(A_11) @ size_1 + basis.T @ (W @ (B @ (averaging @ size_3))) + abs(b_1)
+    )
     if not with_residual:
         return rounding_3, rounding_1
-    residual_3, residual_1 = b_3 - A_33 @ x_3 - A_31 @ x_1, b_1 - A_13 @ x_3 - A_11 @ x_1
+    residual_3 = b_3 - A_0 @ x_3 - Pi.T @ (W @ (B @ (Pi @ x_3 - N @ x_1)))
+    residual_1 = b_1 - A_11 @ x_1 + blocks.exchange_1(x_3)
     return abs(residual_3) + rounding_3, abs(residual_1) + rounding_1
 
 

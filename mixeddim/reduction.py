@@ -26,7 +26,7 @@ from scipy.spatial import KDTree
 from mixeddim.atomic import replacing
 from mixeddim.fem.blocks import Blocks
 from mixeddim.fem.grid import CellType, Grid
-from mixeddim.network_block import definite_factors
+from mixeddim.algebra.network_block import definite_factors
 
 if TYPE_CHECKING:
     from mixeddim.fem.assembly import CoupledSystem
@@ -111,16 +111,20 @@ class ReducedSystem(Blocks):
         """The Schur complement, symmetric positive definite, shape (num_dofs_3d, num_dofs_3d)."""
 
         def apply(v: NDArray[np.float64]) -> NDArray[np.float64]:
-            return self.A_33 @ v - self.A_31 @ self.solve_11(self.A_13 @ v)
+            exchange = self.W @ (self.B @ (self.Pi @ v))
+            network = self.solve_11(self.N.T @ exchange)
+            exchange -= self.W @ (self.B @ (self.N @ network))
+            product: NDArray[np.float64] = self.A_0 @ v + self.Pi.T @ exchange
+            return product
 
         return LinearOperator(
-            self.A_33.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=float
+            self.K.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=float
         )
 
     @cached_property
     def g(self) -> NDArray[np.float64]:
         """Right-hand side of the reduced problem, shape (num_dofs_3d,)."""
-        return self.b_3 - self.A_31 @ self.solve_11(self.b_1)
+        return self.b_3 + self.exchange_3(self.solve_11(self.b_1))
 
     def back_substitute(self, u_3d: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the network dofs that belong to tissue dofs.
@@ -128,7 +132,7 @@ class ReducedSystem(Blocks):
         Args:
             u_3d: Shape (num_dofs_3d,).
         """
-        return self.solve_11(self.b_1 - self.A_13 @ u_3d)
+        return self.solve_11(self.b_1 + self.exchange_1(u_3d))
 
 
 def reduce(system: CoupledSystem) -> ReducedSystem:

@@ -19,6 +19,7 @@ ORDER = {
         "atomic",
         "networks",
         "fem",
+        "algebra",
         "accuracy",
         "reduction",
         "tensors",

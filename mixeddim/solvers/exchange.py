@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from mixeddim.chebyshev import nearly_inverse
-from mixeddim.network_block import coarse_basis, definite_factors
+from mixeddim.algebra.chebyshev import nearly_inverse
+from mixeddim.algebra.network_block import coarse_basis, definite_factors
 
 __all__ = ["Exchange", "exchange_of"]
 

@@ -236,8 +236,8 @@ class _ConjugateGradients:
         x = x_3, reduced.back_substitute(x_3)
         w_3, w_1 = uncertainty(reduced, (reduced.b_3, reduced.b_1), x)
         rtol, self.rtol, done = self.rtol, 1e-2, self.iterations
-        error_3 = self._correct(w_3 - reduced.A_31 @ reduced.solve_11(w_1))
-        error_1 = reduced.solve_11(w_1 - reduced.A_13 @ error_3)
+        error_3 = self._correct(w_3 + reduced.exchange_3(reduced.solve_11(w_1)))
+        error_1 = reduced.solve_11(w_1 + reduced.exchange_1(error_3))
         self.rtol, self.iterations = rtol, done
         return x, bound_error(x, (error_3, error_1))
 

@@ -25,7 +25,7 @@ from scipy import sparse
 
 from learning.preconditioners.multigrid.exchange import Exchange, exchange_of
 from learning.preconditioners.multigrid.near_kernel import NearKernel
-from learning.preconditioners.multigrid.network import NetworkResponse, scaled
+from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.preconditioners.multigrid.smoothers import RELAXATION, l1_jacobi
 from learning.preconditioners.multigrid.stencils import StencilMatrix, coarse_stencils, stencils_of
 from learning.preconditioners.multigrid.transfer import (
@@ -35,7 +35,7 @@ from learning.preconditioners.multigrid.transfer import (
     coupling_along_axes,
     interpolation,
 )
-from learning.systems.operators import SystemBatch, grids_of
+from learning.systems.operators import SystemBatch, averaging_matrices, grids_of
 from learning.systems.sparse import LinearMap, SparseMap, block_diagonal, sparse_map
 from mixeddim.tensors import Grid, ReducedSystem, chebyshev
 
@@ -222,12 +222,8 @@ def create_hierarchy(
     """
     grids = grids_of(systems)
     like = batch.g.to(dtype)
-    num_points = max(len(system.weights) for system in systems)
-    stencils = stencils_of([system.K + system.M for system in systems], grids)
-    Pi = block_diagonal(
-        [_on_grid(scaled(s, s.Pi), grid) for s, grid in zip(systems, grids, strict=True)],
-        num_points,
-    )
+    stencils = stencils_of([system.A_0 for system in systems], grids)
+    Pi = _on_grids(averaging_matrices(systems), grids)
     exchange = exchange_of(Pi, NetworkResponse.of(systems, batch), like)
 
     levels: list[Level] = []
@@ -286,6 +282,8 @@ def _interpolation(
     return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
 
 
-def _on_grid(Pi: sparse.csr_array, grid: Grid) -> sparse.csr_array:
-    """Return a matrix with its columns, one for each dof, in grid order."""
-    return sparse.csr_array((Pi.data, grid.node_of_dof[Pi.indices], Pi.indptr), shape=Pi.shape)
+def _on_grids(Pi: sparse.csr_array, grids: Sequence[Grid]) -> sparse.csr_array:
+    """Return a block-diagonal matrix with its columns, one for each dof, in grid order."""
+    num_nodes = Pi.shape[1] // len(grids)
+    columns = np.concatenate([grid.node_of_dof + i * num_nodes for i, grid in enumerate(grids)])
+    return sparse.csr_array((Pi.data, columns[Pi.indices], Pi.indptr), shape=Pi.shape)

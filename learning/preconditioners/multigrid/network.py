@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from learning.systems.operators import SystemBatch, network_blocks
+from learning.systems.operators import SystemBatch, network_bases, network_blocks
 from learning.systems.sparse import (
     LinearMap,
-    block_diagonal,
     dense_blocks,
     dense_inverses,
     quasi_definite_solver,
@@ -30,7 +29,7 @@ from learning.systems.sparse import (
 )
 from mixeddim.tensors import ReducedSystem
 
-__all__ = ["NetworkResponse", "block_inverse", "scaled"]
+__all__ = ["NetworkResponse", "block_inverse"]
 
 FOLLOWS: Final = 0.1
 """The network follows the tissue where its exchange makes up this share of a diagonal entry."""
@@ -57,13 +56,9 @@ class NetworkResponse:
     @classmethod
     def of(cls, systems: Sequence[ReducedSystem], batch: SystemBatch) -> NetworkResponse:
         """Gather the networks of a batch."""
-        num_points = max(len(system.weights) for system in systems)
-        n_1 = max(len(system.b_1) for system in systems)
-        bases = [scaled(system, system.N) for system in systems]
-        for basis in bases:
-            basis.resize(basis.shape[0], n_1)
-        N = block_diagonal(bases, num_points)
-        return cls(systems, N, network_blocks(systems), batch.solve_11, batch.g.dtype)
+        return cls(
+            systems, network_bases(systems), network_blocks(systems), batch.solve_11, batch.g.dtype
+        )
 
     @cached_property
     def following(self) -> NetworkResponse | None:
@@ -152,9 +147,3 @@ def block_inverse(
         return solve_block(padded)[:, : b.numel()].reshape(b.shape)
 
     return solve
-
-
-def scaled(system: ReducedSystem, A: sparse.csr_array) -> sparse.csr_array:
-    """Scale the rows of a matrix, one for each point, by the roots of weight times conductance."""
-    roots = np.repeat(np.sqrt(system.weights * system.beta), np.diff(A.indptr))
-    return sparse.csr_array((roots * A.data, A.indices, A.indptr), shape=A.shape)

@@ -24,9 +24,6 @@ __all__ = ["RELAXATION", "bounded", "l1_jacobi", "low_rank"]
 RELAXATION: Final = 1.6
 """The bound omega. On constant coefficients D / omega is the diagonal of damped Jacobi, 0.8."""
 
-WEAK: Final = 0.3
-"""Coupling of no more than this part of the diagonal is bounded, not inverted."""
-
 
 def l1_jacobi(
     row_sums: NDArray[np.float64], coupling: NDArray[np.float64], like: torch.Tensor
@@ -113,8 +110,6 @@ def bounded(
     D = row_sums / relaxation
     strongest = float((coupling / D).max(initial=0.0))
     inverse = torch.tensor(1.0 / (D + coupling)).to(like).reshape(like.shape)
-    if strongest <= WEAK:
-        return lambda r: inverse * r
     diagonal = torch.tensor(D).to(like).reshape(like.shape)
     return nearly_inverse(
         lambda r: inverse * r, lambda v: diagonal * v + product(v), 1.0 + strongest

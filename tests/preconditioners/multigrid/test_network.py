@@ -10,8 +10,9 @@ from scipy import sparse
 import learning
 import mixeddim as md
 from learning.preconditioners.multigrid import geometric
-from learning.preconditioners.multigrid.network import NetworkResponse, scaled
+from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.preconditioners.multigrid.smoothers import low_rank
+from learning.systems.operators import averaging_matrices, network_bases
 from learning.systems.sparse import dense_blocks, quasi_definite_solver, sparse_map
 
 FOLLOWING = {"k_1d": 1e-4, "permeability": 10.0}
@@ -25,20 +26,13 @@ def reduced(seed=0, num_nodes=6, bcs_1d=None, **coefficients):
     return md.reduce(md.assemble(box, network, parameters, **conditions))
 
 
-def averaging(systems, num_points):
-    matrices = [scaled(system, system.Pi) for system in systems]
-    for matrix in matrices:
-        matrix.resize(num_points, matrix.shape[1])
-    return sparse.csr_array(sparse.block_diag(matrices, format="csr"))
-
-
 def response_of(systems):
     return NetworkResponse.of(systems, learning.batch_systems(systems))
 
 
 def coupling_of(system):
     """C, dense."""
-    N = scaled(system, system.N).toarray()
+    N = network_bases([system]).toarray()
     return np.eye(len(N)) - N @ np.linalg.solve(system.A_11.toarray(), N.T)
 
 
@@ -55,8 +49,7 @@ def test_the_network_follows_where_exchange_outweighs_its_conduction():
 @pytest.mark.parametrize("num_nodes", [6, 40], ids=["few points", "more points than nodes"])
 def test_the_smoother_equals_its_dense_definition(num_nodes, bcs_1d):
     systems = [reduced(num_nodes=num_nodes), reduced(1, num_nodes, bcs_1d, **FOLLOWING)]
-    num_points, n = max(len(s.weights) for s in systems), len(systems[0].g)
-    Pi = averaging(systems, num_points)
+    Pi, n = averaging_matrices(systems), len(systems[0].g)
     D = np.random.default_rng(0).uniform(1, 2, 2 * n)
     like = torch.empty(2, n, dtype=torch.float64)
     network = response_of(systems).following
@@ -65,7 +58,7 @@ def test_the_smoother_equals_its_dense_definition(num_nodes, bcs_1d):
     found = smooth(r).numpy()
     # The network of the first stands fast.
     for i, C in enumerate((np.eye(len(systems[0].weights)), coupling_of(systems[1]))):
-        P = scaled(systems[i], systems[i].Pi).toarray()
+        P = averaging_matrices([systems[i]]).toarray()
         dense = np.diag(D[i * n : (i + 1) * n] / 1.6) + P.T @ C @ P
         np.testing.assert_allclose(found[i], np.linalg.solve(dense, r[i].numpy()), rtol=1e-8)
 

@@ -13,6 +13,8 @@ LEFT: Final = 0.25
 """What `nearly_inverse` may leave of an error."""
 MOST_DEGREE: Final = 100
 """The highest degree that it takes for that."""
+WELL_CONDITIONED: Final = 1.3
+"""Up to this condition the smoother itself is near enough."""
 
 type _Map = Callable[[Any], Any]
 
@@ -58,6 +60,8 @@ def nearly_inverse(smooth: _Map, apply: _Map, condition: float) -> _Map:
         apply: A.
         condition: A number with M >= A^-1 / condition.
     """
+    if condition <= WELL_CONDITIONED:
+        return smooth
     low = 1.0 / condition
     degree = np.arccosh(1.0 / LEFT) / np.arccosh((1.0 + low) / (1.0 - low))
     degree = int(max(2, min(np.ceil(degree), MOST_DEGREE)))
