@@ -5,7 +5,9 @@ network's own basis there, W the quadrature weights and B the wall conductances:
 
     A_33 = K + M + Pi' W B Pi      A_31 = -Pi' W B N      A_13 = A_31'
 
-A_11 = K_1d + N' W B N is a part of its own, since the reduction needs no more of the network.
+A_11 = K_1d + N' W B N is a part of its own, since the reduction needs no more of the network. On
+several processes the matrices with tissue rows or columns are those of `distributed`, of which
+`A @ v`, `A + B`, `A.T` and `abs(A)` mean the same.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from scipy import sparse
+
+from mixeddim.fem.processes import ALONE, Processes
 
 __all__ = ["Blocks"]
 
@@ -27,6 +31,12 @@ class Blocks:
     W: sparse.dia_array
     B: sparse.dia_array
     A_11: sparse.csr_array
+
+    @property
+    def processes(self) -> Processes:
+        """The processes over which the tissue is distributed."""
+        processes: Processes = getattr(self.K, "processes", ALONE)
+        return processes
 
     @cached_property
     def A_33(self) -> sparse.csr_array:

@@ -29,7 +29,7 @@ class Location:
 
     Attributes:
         cells: The cell of each point, or -1 where no cell of this process holds it, shape (n,).
-        reference_points: Coordinates in the reference cell, shape (n, 3).
+        reference_points: Coordinates in the reference cell, zero without one, shape (n, 3).
     """
 
     cells: NDArray[np.int32]
@@ -50,7 +50,10 @@ def locate(tissue: StructuredBox | dolfinx.mesh.Mesh, points: NDArray[np.float64
         mesh, cells = tissue.mesh, _cells_by_arithmetic(tissue, points)
     else:
         mesh, cells = tissue, _cells_by_search(tissue, points)
-    return Location(cells, _pull_back(mesh, cells, points))
+    found = cells >= 0
+    reference_points = np.zeros_like(points)
+    reference_points[found] = _pull_back(mesh, cells[found], points[found])
+    return Location(cells, reference_points)
 
 
 def _cells_by_arithmetic(box: StructuredBox, points: NDArray[np.float64]) -> NDArray[np.int32]:
