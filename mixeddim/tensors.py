@@ -116,9 +116,11 @@ def to_torch(
 
     Raises:
         ValueError: If the dtype is another one.
+        NotImplementedError: If the system is distributed over several processes.
     """
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"got dtype={dtype}; wanted torch.float32 or torch.float64.")
+    reduced.processes.refuse("to_torch")
     # Column-major order, so that cholesky_solve need not copy it.
     L_11 = torch.tensor(reduced.L_11.T).mT
     return ReducedTensors(

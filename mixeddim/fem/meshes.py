@@ -158,7 +158,7 @@ class Network:
         graph: A frozen copy of the graph; edges are numbered in the order of `graph.edges`.
         edge_of_cell: Ordinal of the graph edge that a cell is part of, shape (num_cells,).
         vertex_tags: `VertexTag` of each vertex that is a node of the graph.
-        comm: The processes that hold it, each of them the whole.
+        comm: The communicator of the processes that hold it, each of them the whole.
     """
 
     mesh: dolfinx.mesh.Mesh
@@ -172,6 +172,11 @@ class Network:
     def __repr__(self) -> str:
         nodes, edges = self.graph.number_of_nodes(), self.graph.number_of_edges()
         return f"Network({nodes} nodes, {edges} edges, {len(self.edge_of_cell)} segments)"
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that hold it, each of them the whole."""
+        return Processes(self.comm) if self.comm.size > 1 else ALONE
 
     @cached_property
     def P1(self) -> dolfinx.fem.FunctionSpace:

@@ -34,9 +34,22 @@ def in_order_of_coordinates(u: dolfinx.fem.Function) -> NDArray[np.float64]:
 def result(solution: md.Solution) -> dict[str, NDArray[np.float64] | float]:
     """Return the numbers of a solution."""
     balance = solution.mass_balance
-    amounts = {f"balance.{name}": value for name, value in vars(balance).items()}
+    amounts = {f"amount {name}": value for name, value in vars(balance).items()}
     assert balance.error < 1e-9, balance
     assert np.array_equal(WORLD.bcast(solution.u_1d.x.array), solution.u_1d.x.array)
+    statistics = md.tissue_statistics(solution, hypoxic_below=0.4)
+    amounts |= {
+        "mean": statistics.mean,
+        "quantiles": np.array([*statistics.quantiles.values()]),
+        "extremes": np.array([statistics.minimum, statistics.maximum]),
+        "hypoxic": statistics.hypoxic_fraction or 0.0,
+    }
+    if not isinstance(solution, md.TransportState):
+        table = md.edge_table(solution)
+        for name in ("exchange", "flux_start", "flux_end"):
+            amounts[f"amount {name}"] = getattr(table, name)
+        amounts["amount node inflow"] = md.node_inflow(solution)
+        amounts["edge means"] = np.nan_to_num([table.mean_u_1d, table.mean_wall_u_3d])
     return amounts | {
         "u_3d": in_order_of_coordinates(solution.u_3d),
         "u_1d": solution.u_1d.x.array,

@@ -22,13 +22,13 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
 
 
 def largest_differences(one: Arrays, other: Arrays) -> dict[str, float]:
-    """Return the difference of each array, relative to its largest entry or to what is traded."""
+    """Return the difference of each array, relative to its largest entry; of amounts, to all."""
     differences = {}
     for name, array in one.items():
         problem, part = name.split(": ")
         unit = abs(array).max()
-        if part.startswith("balance."):
-            unit = max(one[f"{problem}: balance.traded_{side}"] for side in ("3d", "1d"))
+        if part.startswith("amount"):
+            unit = max(one[f"{problem}: amount traded_{side}"] for side in ("3d", "1d"))
         differences[name] = float(abs(other[name] - array).max() / unit)
     return differences
 
