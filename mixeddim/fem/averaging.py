@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mixeddim.fem.distributed import averaging_matrix
-from mixeddim.fem.location import locate
+from mixeddim.fem.location import extent_of, locate
 from mixeddim.fem.meshes import StructuredBox
 from mixeddim.fem.processes import Processes
 
@@ -220,10 +220,7 @@ def average(
 
 def _check_size(mesh: dolfinx.mesh.Mesh, radii: NDArray[np.float64]) -> None:
     """Refuse radii in another unit, whose circles would take more points than memory holds."""
-    processes, x = Processes.of(mesh), mesh.geometry.x
-    lower = np.array([processes.min(side.min(initial=np.inf)) for side in x.T])
-    upper = np.array([processes.max(side.max(initial=-np.inf)) for side in x.T])
-    extent, largest = float((upper - lower).max()), float(radii.max(initial=0.0))
+    extent, largest = extent_of(mesh), float(radii.max(initial=0.0))
     if largest > extent:
         raise ValueError(
             f"got a vessel of radius {largest:.3g} in a tissue of extent {extent:.3g}; wanted "

@@ -147,8 +147,9 @@ class TissueMatrix:
         first, count = self.ownership.first, self.ownership.count
         columns = self.rows.indices
         is_owned = (columns >= first) & (columns < first + count)
-        ghosts = np.unique(columns[~is_owned])
-        local = np.where(is_owned, columns - first, count + np.searchsorted(ghosts, columns))
+        ghosts, place = np.unique(columns[~is_owned], return_inverse=True)
+        local = columns - first
+        local[~is_owned] = count + place
         shape = (count, count + len(ghosts))
         matrix = sparse.csr_array((self.rows.data, local, self.rows.indptr), shape=shape)
         return matrix, _Halo(ghosts, self.ownership)

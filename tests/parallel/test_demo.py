@@ -1,5 +1,6 @@
-"""The main demo on two processes: the same pictures and files, printed once."""
+"""The main demo and the page of the docs on two processes: the same results, printed once."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 import pyvista as pv
 from PIL import Image
 
-DEMO = Path(__file__).parents[2] / "demos/03_random_vascular_network.py"
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "demos/03_random_vascular_network.py"
 ARGUMENTS = (str(DEMO), "--num-cells", "6", "--num-nodes", "12", "--output")
 
 
@@ -32,3 +34,17 @@ def test_the_main_demo_shows_the_same_on_two_processes(
     assert sorted(p.name for p in folders[0].iterdir()) == sorted(
         p.name for p in folders[1].iterdir()
     )
+
+
+def test_the_page_of_the_docs_prints_what_it_says(
+    run_on_processes: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs/parallel.md").read_text()
+    parts = {"python": "", "text": "", "bash": ""}
+    for language, text in re.findall(r"```(\w+)\n(.*?)```", page, flags=re.DOTALL):
+        parts[language] += text
+    check = "\nassert found is None or [len(part) for part in found] == [2, 2]"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert run_on_processes(2, "-c", parts["python"] + check) == parts["text"]
+    assert (tmp_path / "output/tissue.vti").is_file()
