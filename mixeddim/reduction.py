@@ -5,6 +5,9 @@
 
 An assembled Schur term would be dense, so it stays a product of sparse factors. Needs only numpy
 and scipy, so that a saved system can be used without DOLFINx.
+
+On several processes tissue vectors are the dofs that a process owns, and so are those that S maps;
+A_11 is whole and factored on each, so that its inverse takes no communication.
 """
 
 from __future__ import annotations
@@ -67,7 +70,8 @@ class ReducedSystem(Blocks):
     grid: Grid | None
 
     def __repr__(self) -> str:
-        return f"ReducedSystem({len(self.b_3)} unknowns, {len(self.b_1)} eliminated)"
+        here = f" on process {self.processes.rank}" if self.processes.size > 1 else ""
+        return f"ReducedSystem({len(self.b_3)} unknowns{here}, {len(self.b_1)} eliminated)"
 
     @cached_property
     def W(self) -> sparse.dia_array:
@@ -168,7 +172,11 @@ def save_reduced(reduced: ReducedSystem, path: str | os.PathLike[str]) -> None:
     Args:
         reduced: The system.
         path: File to write; an existing one stays whole until the new one is complete.
+
+    Raises:
+        NotImplementedError: If the system is distributed over several processes.
     """
+    reduced.processes.refuse("save_reduced")
     arrays: dict[str, Any] = {"format": _FORMAT}
     arrays |= {name: getattr(reduced, name) for name in _DENSE}
     for name in _SPARSE:

@@ -128,9 +128,11 @@ def to_torch(
 
     Raises:
         ValueError: If the dtype is another one.
+        NotImplementedError: If the system is distributed over several processes.
     """
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"got dtype={dtype}; wanted torch.float32 or torch.float64.")
+    reduced.processes.refuse("to_torch")
     return ReducedTensors(
         A_33=sparse_csr(reduced.A_33, dtype, device),
         A_31=sparse_csr(reduced.A_31, dtype, device),

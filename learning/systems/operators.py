@@ -93,6 +93,7 @@ def batch_systems(
 
     Raises:
         ValueError: If there is no system, one is not reduced, or the numbers of tissue dofs differ.
+        NotImplementedError: If one is distributed over several processes.
     """
     for system in systems:
         if not isinstance(system, ReducedSystem):
@@ -100,6 +101,7 @@ def batch_systems(
                 f"got a {type(system).__name__}; wanted a ReducedSystem. Reduce it with "
                 "mixeddim.reduce(system)."
             )
+        system.processes.refuse("learning")
     sizes = sorted({len(system.b_3) for system in systems})
     if len(sizes) != 1:
         raise ValueError(

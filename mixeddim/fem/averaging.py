@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.fem.location import locate
+from mixeddim.fem.distributed import averaging_matrix
+from mixeddim.fem.location import extent_of, locate
 from mixeddim.fem.meshes import StructuredBox
+from mixeddim.fem.processes import Processes
 
 __all__ = [
     "Averaging",
@@ -134,7 +136,8 @@ class Averaging:
     """The averaging matrix and the network points it holds for.
 
     Attributes:
-        Pi: Shape (number of points kept, number of dofs).
+        Pi: Shape (number of points kept, number of dofs); where the tissue is distributed, a
+            `mixeddim.fem.distributed.FromTissue`.
         kept: Which of the network points have a row in Pi, shape (n,).
         num_leaving: Number of points whose stencil leaves the tissue.
     """
@@ -154,6 +157,9 @@ def average(
     outside: OutsidePolicy = "raise",
 ) -> Averaging:
     """Assemble the averaging matrix of a tissue space at points of a network.
+
+    On several processes each passes the same points. A point of a stencil counts where its cell is
+    owned, and where processes share a face, at the first that finds it.
 
     Args:
         tissue: The box, or mesh of straight-edged tetrahedra, that V lives on; on a box, points are
@@ -182,11 +188,12 @@ def average(
     mesh = tissue.mesh if isinstance(tissue, StructuredBox) else tissue
     if V.mesh is not mesh:
         raise ValueError("got a space on another mesh than the tissue's; wanted one on its mesh.")
+    processes = Processes.of(mesh)
     spacing = tissue.spacing if isinstance(tissue, StructuredBox) else _median_edge(mesh)
     _check_size(mesh, radii)
     stencil = (operator or CircleMean()).stencil(centres, tangents, radii, spacing)
     location = locate(tissue, stencil.points)
-    found = location.cells >= 0
+    found, mine = processes.share_out(location.cells >= 0)
 
     num_points = len(centres)
     total = np.bincount(stencil.rows, stencil.weights, minlength=num_points)
@@ -201,21 +208,19 @@ def average(
     kept = ~leaving if outside == "drop" else np.ones(num_points, dtype=bool)
     _check_outside(outside, leaving, inside, centres, radii)
 
-    basis = V.element.basix_element.tabulate(0, location.reference_points[found])[0, :, :, 0]
-    rows = stencil.rows[found]
+    basis = V.element.basix_element.tabulate(0, location.reference_points[mine])[0, :, :, 0]
+    rows = stencil.rows[mine]
     scale = np.where(leaving & (inside > 0), 1.0 / np.where(inside > 0, inside, 1.0), 1.0)
-    values = basis * (stencil.weights[found] * scale[rows])[:, None]
-    columns = V.dofmap.list[location.cells[found]]
-    Pi = sparse.coo_array(
-        (values.ravel(), (np.repeat(rows, columns.shape[1]), columns.ravel())),
-        shape=(num_points, V.dofmap.index_map.size_local + V.dofmap.index_map.num_ghosts),
-    ).tocsr()
+    values = basis * (stencil.weights[mine] * scale[rows])[:, None]
+    columns = V.dofmap.list[location.cells[mine]]
+    rows = np.repeat(rows, columns.shape[1])
+    Pi = averaging_matrix(V, rows, columns.ravel(), values.ravel(), num_points)
     return Averaging(Pi[kept] if outside == "drop" else Pi, kept, int(leaving.sum()))
 
 
 def _check_size(mesh: dolfinx.mesh.Mesh, radii: NDArray[np.float64]) -> None:
     """Refuse radii in another unit, whose circles would take more points than memory holds."""
-    extent, largest = float(np.ptp(mesh.geometry.x, axis=0).max()), float(radii.max(initial=0.0))
+    extent, largest = extent_of(mesh), float(radii.max(initial=0.0))
     if largest > extent:
         raise ValueError(
             f"got a vessel of radius {largest:.3g} in a tissue of extent {extent:.3g}; wanted "
@@ -260,7 +265,6 @@ def _normals(
 
 
 def _median_edge(mesh: dolfinx.mesh.Mesh) -> float:
-    cells = np.arange(mesh.topology.index_map(3).size_local, dtype=np.int32)
     mesh.topology.create_connectivity(1, 3)
-    edges = dolfinx.mesh.compute_incident_entities(mesh.topology, cells, 3, 1)
-    return float(np.median(mesh.h(1, edges)))
+    edges = np.arange(mesh.topology.index_map(1).size_local, dtype=np.int32)
+    return float(np.median(Processes.of(mesh).join(mesh.h(1, edges))))

@@ -7,7 +7,8 @@ network's own basis there, W the quadrature weights and B the wall conductances:
 
 A_11 = K_1d + N' W B N is a part of its own, since the reduction needs no more of the network. Wide
 circles on fine grids give A_33 many times the entries of its parts: what needs products alone, as
-the reduction does, forms none of these blocks.
+the reduction does, forms none of these blocks. On several processes the matrices with tissue rows
+or columns are those of `distributed`, of which `A @ v`, `A + B`, `A.T` and `abs(A)` mean the same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+from mixeddim.fem.processes import ALONE, Processes
 
 __all__ = ["Blocks"]
 
@@ -31,6 +34,12 @@ class Blocks:
     W: sparse.dia_array
     B: sparse.dia_array
     A_11: sparse.csr_array
+
+    @property
+    def processes(self) -> Processes:
+        """The processes over which the tissue is distributed."""
+        processes: Processes = getattr(self.K, "processes", ALONE)
+        return processes
 
     @cached_property
     def A_0(self) -> sparse.csr_array:
