@@ -14,8 +14,10 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 SECTIONS = ("peers", "growth", "large", "dense")
@@ -214,7 +216,9 @@ def regime_time(name: str) -> dict[str, float]:
     from learning.benchmark.regimes import regime
     from learning.problems.generation import generate
 
-    problems = generate(regime(name, 20), 6, seed=7)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "problems.pt"
+        problems = [*generate(regime(name, 20), 6, 7, path, processes=1, progress=False)]
     preconditioner = learning.load_pretrained("multigrid")
     times, iterations = [], 0
     for problem in problems:
