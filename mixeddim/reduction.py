@@ -26,10 +26,10 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 from scipy.spatial import KDTree
 
+from mixeddim.algebra.network_block import definite_factors
 from mixeddim.atomic import replacing
 from mixeddim.fem.blocks import Blocks
 from mixeddim.fem.grid import CellType, Grid
-from mixeddim.algebra.network_block import definite_factors
 
 if TYPE_CHECKING:
     from mixeddim.fem.assembly import CoupledSystem

@@ -11,10 +11,10 @@ import torch
 from scipy import sparse
 
 from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertainty
-from mixeddim.atomic import replacing
 from mixeddim.algebra.chebyshev import chebyshev, nearly_inverse
-from mixeddim.fem.grid import Grid
 from mixeddim.algebra.network_block import coarse_basis, definite_factors
+from mixeddim.atomic import replacing
+from mixeddim.fem.grid import Grid
 from mixeddim.reduction import ReducedSystem
 
 __all__ = [

@@ -44,7 +44,9 @@ def main() -> None:
 
 
 def peers() -> None:
-    print("\n| n, vessels, k_3d | method | CPU s (iterations) | peak GiB |\n| --- | --- | --- | --- |")
+    print(
+        "\n| n, vessels, k_3d | method | CPU s (iterations) | peak GiB |\n| --- | --- | --- | --- |"
+    )
     for num_cells, nodes in PEERS:
         for k_3d in (1.0, 1e-3):
             for method in ("learned", "krylov", "reduced"):
@@ -68,6 +70,33 @@ def growth() -> None:
     ):
         exponents = {part: exponent(sizes, [r[part] for r in rows]) for part in PARTS}
         print(f"exponents in {name}: ", exponents, flush=True)
+    model(by_vessels + by_cells)
+
+
+def model(rows: list[dict[str, float]]) -> None:
+    """Fit costs that are linear in unknowns and in vessels, and print what a larger case takes.
+
+    The tissue is shared out over the processes, the network is whole on each.
+    """
+    import numpy as np
+    from scipy.optimize import nnls
+
+    sizes = np.array([[1.0, r["unknowns"], r["vessels"]] for r in rows])
+    costs = {}
+    for part in (*PARTS, "memory"):
+        values = np.array([r[part] for r in rows])
+        # Each case counts by its relative error.
+        costs[part], _ = nnls(sizes / values[:, None], np.ones(len(rows)))
+        _, unknown, vessel = costs[part]
+        unit = "byte" if part == "memory" else "microseconds"
+        factor = 2**30 if part == "memory" else 1e6
+        print(f"{part}: {factor * unknown:.3g} {unit} an unknown, {factor * vessel:.3g} a vessel")
+    for processes in (64, 256):
+        found = {
+            part: constant + 513**3 * unknown / processes + 1e6 * vessel
+            for part, (constant, unknown, vessel) in costs.items()
+        }
+        print(f"512³ cells, 10⁶ vessels, {processes} processes (s, GiB each): ", found)
 
 
 PARTS = ("assembly", "set-up", "solve")
@@ -75,6 +104,7 @@ PARTS = ("assembly", "set-up", "solve")
 
 def row(num_cells: int, nodes: int) -> dict[str, float]:
     found = run("parts", num_cells=num_cells, nodes=nodes, k_3d=1.0)
+    found |= {"unknowns": (num_cells + 1) ** 3, "vessels": vessels(nodes)}
     times = " | ".join(f"{found[part]:.2f}" for part in PARTS)
     print(
         f"| {num_cells} | {vessels(nodes):,} | {times} | {found['iterations']} | "
@@ -121,7 +151,7 @@ def run(kind: str, **case: object) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def lattice(nodes: int, seed: int = 0):  # noqa: ANN201
+def lattice(nodes: int, seed: int = 0):
     """Return a jittered lattice in the unit cube, radii 0.1 to 0.15 of its cell."""
     import networkx as nx
     import numpy as np
@@ -146,7 +176,7 @@ def lattice(nodes: int, seed: int = 0):  # noqa: ANN201
     return graph
 
 
-def assembled(num_cells: int, nodes: int, k_3d: float):  # noqa: ANN201
+def assembled(num_cells: int, nodes: int, k_3d: float):
     import mixeddim as md
 
     md.assemble(md.create_box(2), md.create_network(lattice(2), 0.5), md.Coefficients(), outside="renormalise")  # fmt: skip  # noqa: E501

@@ -5,8 +5,8 @@ import pytest
 from scipy import sparse
 
 import mixeddim as md
-from mixeddim.solvers import coupled_multigrid, exchange
 from mixeddim.algebra.network_block import definite_factors
+from mixeddim.solvers import coupled_multigrid, exchange
 from mixeddim.solvers.coupled_multigrid import CoupledMultigrid
 
 CASES = {
