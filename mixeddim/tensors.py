@@ -12,15 +12,19 @@ from scipy import sparse
 from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertainty
 from mixeddim.atomic import replacing
 from mixeddim.fem.grid import Grid
+from mixeddim.memory import MemoryClaimError, check_claim, free_memory
 from mixeddim.reduction import ReducedSystem
 
 __all__ = [
     "ErrorBound",
     "Grid",
+    "MemoryClaimError",
     "ReducedSystem",
     "ReducedTensors",
     "SymmetricProduct",
     "bound_error",
+    "check_claim",
+    "free_memory",
     "relative_change",
     "replacing",
     "sparse_csr",
