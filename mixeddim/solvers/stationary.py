@@ -137,6 +137,7 @@ def solve(
             M = CoupledMultigrid(system) if method == "krylov" and alone else None
             cg = _ConjugateGradients(reduced, M, rtol, max_iterations)
             x, bound = cg.solve()
+            cg.ksp.destroy()  # on several processes nothing else frees the multigrid
         except RuntimeError as error:
             if isinstance(error, SolverError):
                 raise
