@@ -90,7 +90,9 @@ def uncertainty(blocks: Blocks, b: Pair, x: Pair, *, with_residual: bool = True)
         with_residual: Whether |r| counts.
     """
     (b_3, b_1), (x_3, x_1) = b, x
-    A_0, A_11, Pi, N, W, B = (getattr(blocks, name) for name in ("A_0", "A_11", "Pi", "N", "W", "B"))
+    A_0, A_11, Pi, N, W, B = (
+        getattr(blocks, name) for name in ("A_0", "A_11", "Pi", "N", "W", "B")
+    )
     size_3, size_1 = abs(x_3), abs(x_1)
     averaging, basis = abs(Pi), abs(N)
     at_points = W @ (B @ (averaging @ size_3 + basis @ size_1))

@@ -12,24 +12,27 @@ A_11 is whole and factored on each, so that its inverse takes no communication.
 
 from __future__ import annotations
 
-import io
+import math
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import IO, TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 from scipy.spatial import KDTree
 
+from mixeddim.algebra.network_block import definite_factors
 from mixeddim.atomic import replacing
 from mixeddim.fem.blocks import Blocks
 from mixeddim.fem.grid import CellType, Grid
-from mixeddim.algebra.network_block import definite_factors
+from mixeddim.memory import MemoryClaimError, check_claim
 
 if TYPE_CHECKING:
     from mixeddim.fem.assembly import CoupledSystem
@@ -197,7 +200,7 @@ def load_reduced(path: str | os.PathLike[str]) -> ReducedSystem:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not such a system.
+        ValueError: If the file is not such a system, or its arrays claim more memory than is free.
     """
     path = Path(path)
     if not path.is_file():
@@ -205,15 +208,34 @@ def load_reduced(path: str | os.PathLike[str]) -> ReducedSystem:
             f"got {os.fspath(path)!r}, which is no file; wanted a reduced system. Check the path, "
             "or write one with mixeddim.save_reduced."
         )
-    content = path.read_bytes()
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return _from_arrays(dict(file))
-    except Exception as error:  # a damaged archive raises whatever its reader trips over
-        raise ValueError(
-            f"got {os.fspath(path)!r}, which holds no complete reduced system ({error}); wanted a "
-            "file written by mixeddim.save_reduced. Write it again."
-        ) from error
+    with path.open("rb") as file:
+        try:
+            check_claim(path, _claimed_bytes(file))
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return _from_arrays(dict(arrays))
+        except MemoryClaimError:
+            raise
+        except Exception as error:  # a damaged archive raises whatever its reader trips over
+            raise ValueError(
+                f"got {os.fspath(path)!r}, which holds no complete reduced system ({error}); "
+                "wanted a file written by mixeddim.save_reduced. Write it again."
+            ) from error
+
+
+def _claimed_bytes(file: IO[bytes]) -> int:
+    """Return how many bytes the arrays of an `.npz` file take in memory, from their headers."""
+    claimed = 0
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as stream:
+                # Others have headers of any length; `save_reduced` writes none.
+                if (version := npy.read_magic(stream)) != (1, 0):
+                    raise ValueError(f"the array {name!r} has version {version} instead of (1, 0)")
+                shape, _, dtype = npy.read_array_header_1_0(stream)
+                # Where numpy's product of the shape overflows, it may be a positive number.
+                claimed += math.prod(map(abs, shape)) * dtype.itemsize
+    return claimed
 
 
 def _from_arrays(arrays: dict[str, NDArray[Any]]) -> ReducedSystem:
@@ -245,5 +267,7 @@ def _from_arrays(arrays: dict[str, NDArray[Any]]) -> ReducedSystem:
         cell_type = str(arrays.get("grid.cell_type", "tetrahedron"))
         if cell_type not in get_args(CellType):
             raise ValueError(f"its cells are {cell_type!r} instead of one of {get_args(CellType)}")
+        if not nx * ny * nz == len(node_of_dof) == n_3:
+            raise ValueError(f"its grid has {nx} by {ny} by {nz} nodes for {n_3} unknowns")
         grid = Grid((nx, ny, nz), lower, cell_size, node_of_dof, cast(CellType, cell_type))
     return ReducedSystem(**parts, grid=grid)

@@ -11,23 +11,27 @@ import torch
 from scipy import sparse
 
 from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertainty
-from mixeddim.atomic import replacing
 from mixeddim.algebra.chebyshev import chebyshev, nearly_inverse
-from mixeddim.fem.grid import Grid
 from mixeddim.algebra.network_block import coarse_basis, definite_factors
+from mixeddim.atomic import replacing
+from mixeddim.fem.grid import Grid
+from mixeddim.memory import MemoryClaimError, check_claim, free_memory
 from mixeddim.reduction import ReducedSystem
 
 __all__ = [
     "MOST_DENSE",
     "ErrorBound",
     "Grid",
+    "MemoryClaimError",
     "ReducedSystem",
     "ReducedTensors",
     "SymmetricProduct",
     "bound_error",
     "chebyshev",
+    "check_claim",
     "coarse_basis",
     "definite_factors",
+    "free_memory",
     "nearly_inverse",
     "relative_change",
     "replacing",

@@ -17,6 +17,7 @@ ORDER = {
     "mixeddim": (
         "_fenics",
         "atomic",
+        "memory",
         "networks",
         "fem",
         "algebra",

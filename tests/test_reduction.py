@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import re
 import stat
+import zipfile
 
 import numpy as np
 import pytest
@@ -246,8 +248,9 @@ def test_no_bytes_of_a_file_are_trusted(reduced, tmp_path):
     lambda arrays: arrays.update({"K.indices": arrays["K.indices"] + 10**6}),
     lambda arrays: arrays.update({"weights": arrays["weights"][:-1]}),
     lambda arrays: arrays.update({"b_3": arrays["b_3"][:-1]}),
+    lambda arrays: arrays.update({"grid.shape": 10**6 * arrays["grid.shape"]}),
 ], ids=["matrix part missing", "vector missing", "grid part missing", "short indptr",
-        "indices out of range", "short weights", "short b_3"])  # fmt: skip
+        "indices out of range", "short weights", "short b_3", "large grid"])  # fmt: skip
 def test_a_file_of_parts_that_do_not_fit_is_an_error(reduced, tmp_path, change):
     path = tmp_path / "system.npz"
     save_reduced(reduced, path)
@@ -256,6 +259,35 @@ def test_a_file_of_parts_that_do_not_fit_is_an_error(reduced, tmp_path, change):
     change(arrays)
     np.savez_compressed(path, **arrays)
     with pytest.raises(ValueError, match="holds no complete reduced system"):
+        load_reduced(path)
+
+
+@pytest.mark.parametrize(("shape", "claim"), [
+    ((2**37,), "1.02e+03"),
+    ((2**18, 2**19), "1.02e+03"),
+    ((-(2**32), 2**32 - 2**10), "1.37e+11"),
+], ids=["1 TiB", "1 TiB in rows", "a product that overflows"])  # fmt: skip
+def test_a_file_that_claims_more_memory_than_there_is_is_refused(tmp_path, shape, claim):
+    """The file is a few hundred bytes; numpy would allocate what its header claims."""
+    path = tmp_path / "system.npz"
+    np.savez_compressed(path, format=1)
+    with zipfile.ZipFile(path, "a") as archive, archive.open("b_3.npy", "w") as member:
+        header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(member, header)
+    message = f"claim {re.escape(claim)} GiB; wanted at most what is free \\(.* GiB\\)"
+    with pytest.raises(ValueError, match=message):
+        load_reduced(path)
+
+
+def test_the_arrays_of_a_file_are_added_up(reduced, tmp_path, monkeypatch):
+    path = tmp_path / "system.npz"
+    save_reduced(reduced, path)
+    with np.load(path) as file:
+        size = sum(array.nbytes for array in file.values())
+    monkeypatch.setattr("mixeddim.memory.free_memory", lambda: size)
+    assert_equal(load_reduced(path), reduced)
+    monkeypatch.setattr("mixeddim.memory.free_memory", lambda: size - 1)
+    with pytest.raises(ValueError, match="wanted at most what is free"):
         load_reduced(path)
 
 

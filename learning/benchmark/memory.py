@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+import mixeddim.tensors
+
 __all__ = ["MemoryUse", "free_memory", "most_memory"]
 
 _SELF = Path("/proc/self")
@@ -56,12 +58,7 @@ def free_memory(device: torch.device) -> float:
     """Return how many bytes can still be allocated; infinity where the system does not tell."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        content = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return float("inf")
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", content, re.M)
-    return 1024.0 * int(match[1]) if match else float("inf")
+    return mixeddim.tensors.free_memory()
 
 
 def _status(field: str) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import operator
 import os
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from scipy import sparse
 
 from learning.problems.distributions import Draw, ProblemDistribution, from_json, to_json
 from learning.problems.stiffness import diffusion_tensor, stiffness
-from mixeddim.tensors import Grid, ReducedSystem
+from mixeddim.tensors import Grid, MemoryClaimError, ReducedSystem, check_claim
 
 __all__ = [
     "FAMILIES",
@@ -219,7 +220,8 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is of another format, or damaged.
+        ValueError: If it is of another format, or damaged, or its arrays claim more memory than is
+            free.
     """
     path = Path(path)
     if not path.is_file():
@@ -232,11 +234,17 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
             attributes = dict(file.attrs)
             if int(attributes["format"]) != FORMAT:
                 raise ValueError(f"it has format {attributes['format']}, this version {FORMAT}")
-            arrays = {f"{g}/{name}": d[()] for g in file for name, d in file[g].items()}
+            datasets = {f"{g}/{name}": d for g in file for name, d in file[g].items()}
+            # Parts that were never written take no place in the file, but do in memory.
+            claims = (math.prod(d.shape) * d.dtype.itemsize for d in datasets.values())
+            check_claim(path, sum(claims))
+            arrays = {name: d[()] for name, d in datasets.items()}
         distribution, seed = from_json(attributes["distribution"]), int(attributes["seed"])
         if content_hash(arrays, distribution, seed) != attributes["content_hash"]:
             raise ValueError("its content does not match its hash")
         versions = MappingProxyType(json.loads(attributes["versions"]))
+    except MemoryClaimError:
+        raise
     except Exception as error:  # a damaged file may raise any exception
         raise ValueError(
             f"got {os.fspath(path)!r}, which is no complete data set ({error}); wanted a file "

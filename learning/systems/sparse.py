@@ -24,8 +24,8 @@ __all__ = [
     "quasi_definite_solver",
     "sparse_map",
     "spd_solver",
-    "symmetric_on_host",
     "symmetric_map",
+    "symmetric_on_host",
 ]
 
 type LinearMap = Callable[[torch.Tensor], torch.Tensor]

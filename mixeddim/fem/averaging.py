@@ -10,14 +10,14 @@ from __future__ import annotations
 import mixeddim._fenics  # noqa: F401
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Final, Literal, Protocol, get_args
 
 import dolfinx
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.fem.distributed import averaging_matrix
+from mixeddim.fem.distributed import from_tissue, owned_columns
 from mixeddim.fem.location import extent_of, locate
 from mixeddim.fem.meshes import StructuredBox
 from mixeddim.fem.processes import Processes
@@ -188,34 +188,62 @@ def average(
     mesh = tissue.mesh if isinstance(tissue, StructuredBox) else tissue
     if V.mesh is not mesh:
         raise ValueError("got a space on another mesh than the tissue's; wanted one on its mesh.")
-    processes = Processes.of(mesh)
     spacing = tissue.spacing if isinstance(tissue, StructuredBox) else _median_edge(mesh)
     _check_size(mesh, radii)
-    stencil = (operator or CircleMean()).stencil(centres, tangents, radii, spacing)
-    location = locate(tissue, stencil.points)
-    found, mine = processes.share_out(location.cells >= 0)
-
     num_points = len(centres)
-    total = np.bincount(stencil.rows, stencil.weights, minlength=num_points)
+    leaving, inside = np.zeros(num_points, dtype=bool), np.zeros(num_points)
+    parts = []
+    for start in range(0, max(num_points, 1), _CHUNK):
+        here = slice(start, start + _CHUNK)
+        stencil = (operator or CircleMean()).stencil(
+            centres[here], tangents[here], radii[here], spacing
+        )
+        _check_sum(stencil, len(centres[here]))
+        means, inside[here], leaving[here] = _means(tissue, V, stencil, len(centres[here]))
+        parts.append(means)
+    _check_outside(outside, leaving, inside, centres, radii)
+    kept = ~leaving if outside == "drop" else np.ones(num_points, dtype=bool)
+    # What is left of a stencil that leaves the tissue in part has the mean's weight again.
+    scale = np.where(leaving & (inside > 0), 1.0 / np.where(inside > 0, inside, 1.0), 1.0)
+    columns = sparse.vstack(parts, format="csr")
+    columns.data *= np.repeat(scale, np.diff(columns.indptr))
+    Pi = from_tissue(V, columns[kept] if outside == "drop" else columns)
+    return Averaging(Pi, kept, int(leaving.sum()))
+
+
+# Points of the network whose stencils are looked up at once: memory follows their number.
+_CHUNK: Final = 100_000
+
+
+def _means(
+    tissue: StructuredBox | dolfinx.mesh.Mesh,
+    V: dolfinx.fem.FunctionSpace,
+    stencil: Stencil,
+    num_rows: int,
+) -> tuple[sparse.csr_array, NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the sums over stencils, the weight of each inside, and whether a part is outside.
+
+    The matrix has the columns of the dofs that this process owns.
+    """
+    location = locate(tissue, stencil.points)
+    found, mine = Processes.of(V.mesh).share_out(location.cells >= 0)
+    leaving = np.zeros(num_rows, dtype=bool)
+    leaving[stencil.rows[~found]] = True
+    inside = np.bincount(stencil.rows[found], stencil.weights[found], minlength=num_rows)
+    basis = V.element.basix_element.tabulate(0, location.reference_points[mine])[0, :, :, 0]
+    values = basis * stencil.weights[mine, None]
+    columns = V.dofmap.list[location.cells[mine]]
+    rows = np.repeat(stencil.rows[mine], columns.shape[1])
+    return owned_columns(V, rows, columns.ravel(), values.ravel(), num_rows), inside, leaving
+
+
+def _check_sum(stencil: Stencil, num_rows: int) -> None:
+    total = np.bincount(stencil.rows, stencil.weights, minlength=num_rows)
     if not np.allclose(total, 1.0, rtol=0.0, atol=1e-12):
         raise ValueError(
             f"got stencil weights that sum to {total[np.argmax(abs(total - 1.0))]:.6g} around a "
             "point; wanted 1, so that the mean of a constant is that constant. Divide by the sum."
         )
-    leaving = np.zeros(num_points, dtype=bool)
-    leaving[stencil.rows[~found]] = True
-    inside = np.bincount(stencil.rows[found], stencil.weights[found], minlength=num_points)
-    kept = ~leaving if outside == "drop" else np.ones(num_points, dtype=bool)
-    _check_outside(outside, leaving, inside, centres, radii)
-
-    basis = V.element.basix_element.tabulate(0, location.reference_points[mine])[0, :, :, 0]
-    rows = stencil.rows[mine]
-    scale = np.where(leaving & (inside > 0), 1.0 / np.where(inside > 0, inside, 1.0), 1.0)
-    values = basis * (stencil.weights[mine] * scale[rows])[:, None]
-    columns = V.dofmap.list[location.cells[mine]]
-    rows = np.repeat(rows, columns.shape[1])
-    Pi = averaging_matrix(V, rows, columns.ravel(), values.ravel(), num_points)
-    return Averaging(Pi[kept] if outside == "drop" else Pi, kept, int(leaving.sum()))
 
 
 def _check_size(mesh: dolfinx.mesh.Mesh, radii: NDArray[np.float64]) -> None:

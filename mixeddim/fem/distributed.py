@@ -38,8 +38,9 @@ __all__ = [
     "ToTissue",
     "assemble_matrix",
     "assemble_vector",
-    "averaging_matrix",
+    "from_tissue",
     "held_rows",
+    "owned_columns",
     "zeros_like",
 ]
 
@@ -325,14 +326,14 @@ def assemble_vector(form: dolfinx.fem.Form) -> NDArray[np.float64]:
     return vector.array[: vector.index_map.size_local].copy()
 
 
-def averaging_matrix(
+def owned_columns(
     V: dolfinx.fem.FunctionSpace,
     rows: NDArray[np.int64],
     dofs: NDArray[np.int32],
     values: NDArray[np.float64],
     num_rows: int,
-) -> Any:
-    """Return the matrix with given entries, network rows and columns of the space.
+) -> sparse.csr_array:
+    """Return the columns, of the dofs owned here, of a matrix given by entries on all processes.
 
     Args:
         V: Scalar space of the tissue.
@@ -340,9 +341,6 @@ def averaging_matrix(
         dofs: Column of each, a dof of this process by its local number, shape (n,).
         values: The entries; those at the same place add up, shape (n,).
         num_rows: Number of rows.
-
-    Returns:
-        A scipy matrix, or a `FromTissue` on several processes.
     """
     ownership = Ownership.of(V.dofmap.index_map, V.mesh)
     processes = ownership.processes
@@ -350,9 +348,13 @@ def averaging_matrix(
         numbers = V.dofmap.index_map.local_to_global(dofs).astype(np.int64)
         rows, numbers, values = processes.deliver(ownership.owners(numbers), rows, numbers, values)
         dofs = numbers - ownership.first
-    shape = (num_rows, ownership.count)
-    columns = sparse.coo_array((values, (rows, dofs)), shape=shape).tocsr()
-    return columns if processes.size == 1 else FromTissue(columns, ownership)
+    return sparse.coo_array((values, (rows, dofs)), shape=(num_rows, ownership.count)).tocsr()
+
+
+def from_tissue(V: dolfinx.fem.FunctionSpace, columns: sparse.csr_array) -> Any:
+    """Return the matrix with these columns of owned dofs: scipy's, or on several processes ours."""
+    ownership = Ownership.of(V.dofmap.index_map, V.mesh)
+    return columns if ownership.processes.size == 1 else FromTissue(columns, ownership)
 
 
 def zeros_like(A: Any) -> Any:

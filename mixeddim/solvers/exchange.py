@@ -77,7 +77,9 @@ class _FewPoints:
 
     def apply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         means = self.Pi @ v
-        product: NDArray[np.float64] = self.Pi.T @ (means - self.N @ self.solve_11(self.N.T @ means))
+        product: NDArray[np.float64] = self.Pi.T @ (
+            means - self.N @ self.solve_11(self.N.T @ means)
+        )
         return product
 
     def smoother(self, D: NDArray[np.float64]) -> Map:
@@ -121,7 +123,9 @@ class _ManyPoints:
 
     def apply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         means = self.Pi @ v
-        product: NDArray[np.float64] = self.Pi.T @ (means - self.N @ self.solve_11(self.N.T @ means))
+        product: NDArray[np.float64] = self.Pi.T @ (
+            means - self.N @ self.solve_11(self.N.T @ means)
+        )
         return product
 
     def smoother(self, D: NDArray[np.float64]) -> Map:

@@ -296,6 +296,15 @@ def test_damaged_files_are_noticed(path, tmp_path, damage, message):
         load_dataset(str(copy))
 
 
+def test_a_file_that_claims_more_memory_than_there_is_is_refused(path, tmp_path):
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(path.read_bytes())
+    write(copy, lambda file: file.create_dataset("problems/zeros", (2**37,), "f8", chunks=(1024,)))
+    assert copy.stat().st_size < 2 * path.stat().st_size
+    with pytest.raises(ValueError, match=r"claim 1.02e\+03 GiB; wanted at most what is free"):
+        load_dataset(copy)
+
+
 @pytest.mark.parametrize("name", ["", "missing.h5"])
 def test_a_data_set_is_a_file(tmp_path, name):
     with pytest.raises(FileNotFoundError, match="is no file; wanted a data set"):

@@ -99,7 +99,7 @@ def test_a_singular_problem_is_an_error(fork, method):
     """Nothing holds the level of the fields: no uptake, no Dirichlet or Robin condition."""
     coefficients = Coefficients(f_1d=1.0)
     system = assemble(create_box(4), create_network(fork, 0.25), coefficients, bcs_1d=[])
-    with pytest.raises(SolverError, match="(It is singular if|got cg with .* stopped after)"):
+    with pytest.raises(SolverError, match=r"(It is singular if|got cg with .* stopped after)"):
         solve(system, method)
 
 
@@ -208,7 +208,9 @@ def test_what_rounding_does_not_determine_is_an_error(fork, method):
     """The uptake that alone holds the level is lost in the rounding of diffusion."""
     coefficients = Coefficients(sigma_3d=1e-14, permeability=1e-14)
     system = assemble(create_box(4), create_network(fork, 0.25), coefficients)
-    with pytest.raises(SolverError, match=r"(may be off by .* of u_3d|got cg with .* stopped|broke down)"):
+    with pytest.raises(
+        SolverError, match=r"(may be off by .* of u_3d|got cg with .* stopped|broke down)"
+    ):
         solve(system, method)
 
 

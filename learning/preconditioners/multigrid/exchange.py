@@ -22,7 +22,15 @@ from scipy import sparse
 
 from learning.preconditioners.multigrid.network import NetworkResponse, block_inverse
 from learning.preconditioners.multigrid.smoothers import bounded, low_rank
-from learning.systems.sparse import LinearMap, SparseMap, dense_blocks, dense_inverses, sparse_map, spd_solver, symmetric_map
+from learning.systems.sparse import (
+    LinearMap,
+    SparseMap,
+    dense_blocks,
+    dense_inverses,
+    sparse_map,
+    spd_solver,
+    symmetric_map,
+)
 from mixeddim.tensors import coarse_basis
 
 __all__ = ["Exchange", "exchange_of"]
@@ -37,10 +45,15 @@ FEW_NODES: Final = 2500
 class Exchange(Protocol):
     """Pi' C Pi for a batch of systems on one grid, 0 <= C <= 1."""
 
-    diagonal: NDArray[np.float64]
-    """That of Pi' Pi, shape (batch n,)."""
-    row_sums: NDArray[np.float64]
-    """Those of |Pi|' |Pi|, or of |Pi' Pi|, which both bound the exchange, shape (batch n,)."""
+    @property
+    def diagonal(self) -> NDArray[np.float64]:
+        """That of Pi' Pi, shape (batch n,)."""
+        ...
+
+    @property
+    def row_sums(self) -> NDArray[np.float64]:
+        """Those of |Pi|' |Pi|, or of |Pi' Pi|, which both bound the exchange, shape (batch n,)."""
+        ...
 
     def apply(self, v: torch.Tensor) -> torch.Tensor:
         """Return Pi' C Pi v, shape (batch, n)."""
@@ -64,9 +77,7 @@ class Exchange(Protocol):
         ...
 
 
-def exchange_of(
-    Pi: sparse.csr_array, network: NetworkResponse, like: torch.Tensor
-) -> Exchange:
+def exchange_of(Pi: sparse.csr_array, network: NetworkResponse, like: torch.Tensor) -> Exchange:
     """Return the exchange on the finest grid.
 
     Args:
@@ -75,7 +86,7 @@ def exchange_of(
         like: A tensor of the dtype and device of the vectors, shape (batch, n).
     """
     few = Pi.shape[0] <= MOST_FACTORED * len(like)
-    kind = _AtFewPoints if few else _AtManyPoints
+    kind: type[_AtFewPoints | _AtManyPoints] = _AtFewPoints if few else _AtManyPoints
     return kind(Pi, network, network.coupling(like), like)
 
 
@@ -203,9 +214,7 @@ class _AtNodes:
         if not self.follows:
             return bounded(D, self.row_sums, T, self.like, relaxation)
         ties = _row_sums(self.A_11, self.like)
-        return bounded(
-            D, self.row_sums, lambda v: T(v) - E(E.T(v) / ties), self.like, relaxation
-        )
+        return bounded(D, self.row_sums, lambda v: T(v) - E(E.T(v) / ties), self.like, relaxation)
 
     def coarse(self, P: sparse.csr_array) -> Exchange:
         T, E = (P.T @ self.T @ P).tocsr(), (P.T @ self.E).tocsr()

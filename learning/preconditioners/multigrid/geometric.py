@@ -94,9 +94,7 @@ class GeometricMultigrid:
                 singular.
         """
         hierarchy = create_hierarchy(systems, batch, self.dtype or batch.g.dtype)
-        return hierarchy.preconditioner(
-            [self._smoother(level) for level in hierarchy.levels]
-        )
+        return hierarchy.preconditioner([self._smoother(level) for level in hierarchy.levels])
 
     def _smoother(self, level: Level) -> LinearMap:
         base = self._base(level)

@@ -28,7 +28,7 @@ VIEW: Final = (1.3, -2.2, 1.2)  # from the centre to the camera
 # the labels stand beside that edge, all as seen from VIEW.
 AXES: Final = (("x", (0, -1, -1), "right"), ("y", (1, 0, -1), "left"), ("z", (-1, -1, 0), "right"))
 SIDES_OF_TUBE: Final = 32
-SIDES_OF_MANY: Final = 12  # of more tubes than MANY_TUBES, each of them few pixels wide
+SIDES_OF_MANY: Final = 8  # of more tubes than MANY_TUBES, each of them few pixels wide
 MANY_TUBES: Final = 5000
 NUM_CONTOURS: Final = 2  # of the levels: a third would lie on the vessels and blur them
 SMOOTHING: Final = 40  # steps, which take the cells' corners off a contour
@@ -168,7 +168,8 @@ def add_vessels(
     _mark(plotter, scale, bar)
     joints = _joints(vessels)
     if joints.n_points > 0:
-        ball = pv.Sphere(radius=1.0, theta_resolution=sides, phi_resolution=sides)
+        rings = sides if sides == SIDES_OF_TUBE else SIDES_OF_MANY // 2
+        ball = pv.Sphere(radius=1.0, theta_resolution=sides, phi_resolution=rings)
         balls = joints.glyph(geom=ball, scale="radius", orient=False)
         plotter.add_mesh(balls, name="joints", show_scalar_bar=False, **style)
 
