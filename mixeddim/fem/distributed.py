@@ -274,6 +274,10 @@ class FromTissue:
     def __getitem__(self, rows: NDArray[Any]) -> FromTissue:
         return FromTissue(self.columns[rows], self.ownership)
 
+    def power(self, exponent: int) -> FromTissue:
+        """Return a power of each entry."""
+        return FromTissue(self.columns.power(exponent), self.ownership)
+
     def __abs__(self) -> FromTissue:
         return FromTissue(abs(self.columns), self.ownership)
 

@@ -36,6 +36,7 @@ def result(solution: md.Solution) -> dict[str, NDArray[np.float64] | float]:
     balance = solution.mass_balance
     amounts = {f"amount {name}": value for name, value in vars(balance).items()}
     assert balance.error < 1e-9, balance
+    assert np.allclose(solution.system.diagonal_33, solution.system.A_33.diagonal(), rtol=1e-12)
     assert np.array_equal(WORLD.bcast(solution.u_1d.x.array), solution.u_1d.x.array)
     statistics = md.tissue_statistics(solution, hypoxic_below=0.4, quantiles=[0.3])
     amounts |= {
