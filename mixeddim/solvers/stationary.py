@@ -12,7 +12,7 @@ import mixeddim._fenics  # noqa: F401
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import dolfinx
 import numpy as np
@@ -37,6 +37,8 @@ from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 __all__ = ["Method", "Solution", "SolverError", "check_accuracy", "solve"]
 
 Method = Literal["direct", "krylov", "reduced"]
+
+_PREFIX: Final = "mixeddim_gamg_"
 
 
 class SolverError(RuntimeError):
@@ -211,7 +213,7 @@ class _ConjugateGradients:
         if M is None:
             rows = held_rows(reduced.A_33)
             ksp.setOperators(S, distributed_matrix(rows, reduced.processes))
-            ksp.getPC().setType("gamg")
+            _use_gamg(ksp.getPC())
         else:
             ksp.setOperators(S)
             ksp.getPC().setType("python")
@@ -278,6 +280,17 @@ class _ConjugateGradients:
         y = x.duplicate()
         apply(x, y)
         return y.getArray().copy()
+
+
+def _use_gamg(pc: PETSc.PC) -> None:
+    """Choose GAMG, which finds distant neighbours by walks: by default it squares the matrix."""
+    name = "pc_gamg_aggressive_square_graph"
+    pc.setType("gamg")
+    pc.setOptionsPrefix(_PREFIX)
+    options = PETSc.Options(_PREFIX)
+    options.setValue(name, "false")
+    pc.setFromOptions()
+    options.delValue(name)
 
 
 class _Product:
