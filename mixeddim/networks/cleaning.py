@@ -230,9 +230,12 @@ def resolve_chains(graph: nx.Graph, tolerance: float = math.inf) -> Cleaning:
     straight = nx.Graph()
     straight.add_nodes_from(graph.nodes(data=True))
     for chain in sorted(chains_of(graph), key=len):  # single edges first: long chains can give way
+        if len(chain) == 2:
+            straight.add_edges_from([(*chain, dict(graph.edges[chain]))])
+            continue
         points = np.array([position[node] for node in chain])
         kept = _straighten(points, tolerance, num_inner=2 if chain[0] == chain[-1] else 0)
-        if len(kept) == 2 < len(chain) and straight.has_edge(chain[0], chain[-1]):
+        if len(kept) == 2 and straight.has_edge(chain[0], chain[-1]):
             kept = _straighten(points, tolerance, num_inner=1)
         straight.remove_nodes_from({*chain} - {chain[index] for index in kept})
         for i, j in pairwise(kept):
@@ -243,25 +246,38 @@ def resolve_chains(graph: nx.Graph, tolerance: float = math.inf) -> Cleaning:
 
 def chains_of(graph: nx.Graph) -> Iterator[Chain]:
     """Yield the paths through nodes of degree 2, each edge in one; loops end where they start."""
-    inlets = zip(graph, inlet_mask(graph), strict=True)
-    stops = {node for node, inlet in inlets if inlet or graph.degree[node] != 2}
-    seen: set[frozenset[Hashable]] = set()
-    for node in [*(node for node in graph if node in stops), *graph]:  # rings have no stop
-        for neighbour in graph[node]:
-            chain = [node, neighbour]
-            if frozenset(chain) in seen:
-                continue
-            while chain[-1] not in stops and chain[-1] != node:
-                one, other = graph[chain[-1]]
-                chain.append(other if one == chain[-2] else one)
-            seen.update(map(frozenset, pairwise(chain)))
+    neighbours = {node: tuple(around) for node, around in graph.adjacency()}
+    inlets = zip(graph.degree, inlet_mask(graph), strict=True)
+    stops = dict.fromkeys(node for (node, degree), inlet in inlets if inlet or degree != 2)
+    inner: set[Hashable] = set()
+    last: set[tuple[Hashable, Hashable]] = set()  # steps of chains, as seen from their far ends
+
+    def chain_along(node: Hashable, neighbour: Hashable) -> Chain:
+        chain = [node, neighbour]
+        while chain[-1] not in stops and chain[-1] != node:
+            one, other = neighbours[chain[-1]]
+            chain.append(other if one == chain[-2] else one)
+        inner.update(chain[1:-1])
+        return chain
+
+    for node in stops:
+        for neighbour in neighbours[node]:
+            if (node, neighbour) not in last:
+                chain = chain_along(node, neighbour)
+                last.add((chain[-1], chain[-2]))
+                yield chain
+    for node in graph:
+        if node not in stops and node not in inner:  # of a ring without a stop
+            chain = chain_along(node, neighbours[node][0])
+            inner.add(node)
             yield chain
 
 
 def _straighten(points: NDArray[np.float64], tolerance: float, num_inner: int) -> list[int]:
     """Return which points stay: first and last, `num_inner` between, and whatever lies far off."""
-    kept = set(np.linspace(0, len(points) - 1, num_inner + 2).round().astype(int).tolist())
-    pieces = list(pairwise(sorted(kept)))
+    last, num_pieces = len(points) - 1, num_inner + 1
+    kept = {round(number * last / num_pieces) for number in range(num_pieces + 1)}
+    pieces = list(pairwise(sorted(kept))) if tolerance < math.inf else []
     while pieces:
         i, j = pieces.pop()
         if j - i < 2:
@@ -300,5 +316,11 @@ def _joined(
     return {
         name: value
         for name, value in edges[0].items()
-        if all(name in edge and np.array_equal(edge[name], value) for edge in edges)
+        if all(name in edge and _equal(edge[name], value) for edge in edges)
     } | {"radius": (length / resistance) ** 0.25}
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, int | float | str) and isinstance(other, int | float | str):
+        return one == other
+    return np.array_equal(one, other)  # type: ignore[arg-type]

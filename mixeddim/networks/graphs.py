@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -54,15 +55,18 @@ def node_positions(graph: nx.Graph) -> NDArray[np.float64]:
     Raises:
         NetworkError: if a node has no `pos`, or one that is not three finite numbers.
     """
-    positions = np.empty((graph.number_of_nodes(), 3))
-    for ordinal, (node, pos) in enumerate(graph.nodes(data="pos")):
-        try:
-            positions[ordinal] = np.asarray(pos, dtype=np.float64).reshape(3)
-        except (TypeError, ValueError):
-            raise NetworkError(
-                f"node {node!r} has position {pos!r}; wanted three numbers. "
-                f"Set graph.nodes[{node!r}]['pos'] = (x, y, z)."
-            ) from None
+    given = [pos for _, pos in graph.nodes(data="pos")]
+    positions = _numbers_or_none(given)
+    if positions is None or positions.shape != (len(given), 3):
+        positions = np.empty((len(given), 3))
+        for ordinal, (node, pos) in enumerate(zip(graph, given, strict=True)):
+            try:
+                positions[ordinal] = np.asarray(pos, dtype=np.float64).reshape(3)
+            except (TypeError, ValueError):
+                raise NetworkError(
+                    f"node {node!r} has position {pos!r}; wanted three numbers. "
+                    f"Set graph.nodes[{node!r}]['pos'] = (x, y, z)."
+                ) from None
     for row in np.flatnonzero(~np.isfinite(positions).all(axis=1)):
         node = list(graph)[row]
         raise NetworkError(
@@ -93,8 +97,8 @@ def edge_indices(graph: nx.Graph) -> NDArray[np.int64]:
     Ordinal `i` is row `i` of `node_positions`; edges come in the order of `graph.edges`.
     """
     ordinals = {node: ordinal for ordinal, node in enumerate(graph)}
-    pairs = [(ordinals[u], ordinals[v]) for u, v in graph.edges]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    ends = (ordinals[node] for edge in graph.edges for node in edge)
+    return np.fromiter(ends, np.int64).reshape(-1, 2)
 
 
 def edge_radii(graph: nx.Graph) -> NDArray[np.float64]:
@@ -103,7 +107,15 @@ def edge_radii(graph: nx.Graph) -> NDArray[np.float64]:
     Raises:
         NetworkError: if an edge has no `radius`, or one that is not a finite positive number.
     """
-    radii = np.empty(graph.number_of_edges())
+    given = [radius for *_, radius in graph.edges(data="radius")]
+    radii = _numbers_or_none(given)
+    if (
+        radii is not None
+        and radii.shape == (len(given),)
+        and np.all((radii > 0) & (radii < np.inf))
+    ):
+        return radii
+    radii = np.empty(len(given))
     for ordinal, (u, v, radius) in enumerate(graph.edges(data="radius")):
         try:
             radii[ordinal] = radius
@@ -122,6 +134,14 @@ def edge_lengths(graph: nx.Graph) -> NDArray[np.float64]:
     start, end = node_positions(graph)[edge_indices(graph)].swapaxes(0, 1)
     lengths: NDArray[np.float64] = np.linalg.norm(end - start, axis=1)
     return lengths
+
+
+def _numbers_or_none(given: list[Any]) -> NDArray[np.float64] | None:
+    """Return what is given as one array, or None where something among it is no number."""
+    try:
+        return np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
 
 
 # --- Validation -------------------------------------------------------------------------------

@@ -110,7 +110,8 @@ def _path(start: Floats, end: Floats, points: Floats, radii: Floats) -> tuple[Fl
             points, radii = points[::-1], radii[::-1]
     path = np.vstack([start, points, end])
     at_points = np.concatenate([radii[:1], radii, radii[-1:]]) if len(points) else radii.repeat(2)
-    kept = np.r_[True, (np.diff(path[:-1], axis=0) != 0.0).any(axis=1), True]
+    kept = np.ones(len(path), dtype=bool)
+    kept[1:-1] = (path[1:-1] != path[:-2]).any(axis=1)
     if len(points) and np.array_equal(path[:-1][kept[:-1]][-1], end):
         kept[np.flatnonzero(kept)[-2]] = kept.sum() == 2  # what the end repeats, but not the start
     path, at_points = path[kept], at_points[kept]

@@ -59,16 +59,17 @@ def read_manworks(
         )
     arc_radii = _radii(radii, len(arcs))
     for arc, (lines, conditions) in enumerate(arcs):
+        ordinals = []
         for line in lines:
             point = line.floats(slice(1, 4))
-            if nodes.setdefault(point, len(nodes)) == len(graph):
+            ordinals.append(nodes.setdefault(point, len(nodes)))
+            if ordinals[-1] == len(graph):
                 line.add_node(graph, len(graph), point)
         attributes = {"arc": arc} | ({} if arc_radii is None else {"radius": arc_radii[arc]})
-        for one, other in pairwise(lines):
-            u, v = (nodes[line.floats(slice(1, 4))] for line in (one, other))
-            other.add_edge(graph, u, v, dict(attributes))
-        for condition, line in zip(conditions, (lines[0], lines[-1]), strict=True):
-            _set_condition(graph.nodes[nodes[line.floats(slice(1, 4))]], condition)
+        for line, (u, v) in zip(lines[1:], pairwise(ordinals), strict=True):
+            line.add_edge(graph, u, v, dict(attributes))
+        for condition, node in zip(conditions, (ordinals[0], ordinals[-1]), strict=True):
+            _set_condition(graph.nodes[node], condition)
     return in_units(graph, length_unit)
 
 

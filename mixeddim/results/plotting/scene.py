@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, get_args
 
@@ -27,9 +28,10 @@ VIEW: Final = (1.3, -2.2, 1.2)  # from the centre to the camera
 # Per axis its name, the edge of the box that carries it (the sides that edge lies on), and how
 # the labels stand beside that edge, all as seen from VIEW.
 AXES: Final = (("x", (0, -1, -1), "right"), ("y", (1, 0, -1), "left"), ("z", (-1, -1, 0), "right"))
-SIDES_OF_TUBE: Final = 32
-SIDES_OF_MANY: Final = 8  # of more tubes than MANY_TUBES, each of them few pixels wide
-MANY_TUBES: Final = 5000
+# How many sides a tube has, by the number of tubes up to which it has them: of many, each is but a
+# few pixels wide. The last number is that of more tubes.
+SIDES_OF_TUBES: Final = ((5_000, 32), (20_000, 12), (100_000, 6), (math.inf, 4))
+FLAT_ENDS: Final = 20_000  # Up to so many tubes each has caps; the ends of more are closed by balls.
 NUM_CONTOURS: Final = 2  # of the levels: a third would lie on the vessels and blur them
 SMOOTHING: Final = 40  # steps, which take the cells' corners off a contour
 # Contours are clear where they face the camera and dense where they turn away, as glass is, so
@@ -161,21 +163,26 @@ def add_vessels(
         "specular": 0.35,
         "specular_power": 40,
     }
-    sides = SIDES_OF_TUBE if vessels.n_lines <= MANY_TUBES else SIDES_OF_MANY
-    tubes = vessels.tube(scalars="radius", absolute=True, n_sides=sides, capping=True)
+    sides = next(sides for most, sides in SIDES_OF_TUBES if vessels.n_lines <= most)
+    has_caps = vessels.n_lines <= FLAT_ENDS
+    style["culling"] = False if has_caps else "back"  # halves the time; nobody looks inside
+    drawn = pv.PolyData(vessels.points, lines=vessels.lines)
+    for name in {field, "radius"}:  # the filters copy all data
+        drawn.point_data[name] = vessels.point_data[name]
+    tubes = drawn.tube(scalars="radius", absolute=True, n_sides=sides, capping=has_caps)
     has_bar = bar is not None
     plotter.add_mesh(tubes, name="network", show_scalar_bar=has_bar, scalar_bar_args=bar, **style)
     _mark(plotter, scale, bar)
-    joints = _joints(vessels)
+    joints = _joints(drawn, with_ends=not has_caps)
     if joints.n_points > 0:
-        rings = sides if sides == SIDES_OF_TUBE else SIDES_OF_MANY // 2
+        rings = sides if has_caps else sides - 1
         ball = pv.Sphere(radius=1.0, theta_resolution=sides, phi_resolution=rings)
         balls = joints.glyph(geom=ball, scale="radius", orient=False)
         plotter.add_mesh(balls, name="joints", show_scalar_bar=False, **style)
 
 
-def _joints(vessels: pv.PolyData) -> pv.PolyData:
-    """Return the points where segments meet at an angle, each with its largest radius."""
+def _joints(vessels: pv.PolyData, with_ends: bool) -> pv.PolyData:
+    """Return the points where segments meet at an angle, or end, each with its largest radius."""
     ends = vessels.lines.reshape(-1, 3)[:, 1:]
     along = np.diff(vessels.points[ends], axis=1)[:, 0]
     along /= np.linalg.norm(along, axis=1, keepdims=True)
@@ -190,6 +197,8 @@ def _joints(vessels: pv.PolyData) -> pv.PolyData:
 
     degree = np.bincount(node)
     is_joint = (degree > 2) | ((degree == 2) & (np.linalg.norm(leaving, axis=1) > 1e-3))
+    if with_ends:
+        is_joint |= degree == 1
     joints = pv.PolyData(points[is_joint])
     for name, values in vessels.point_data.items():
         joints.point_data[name] = values[first][is_joint]
