@@ -1,9 +1,9 @@
 """Pictures show vessels of their own radius and both fields, in any unit and on any machine."""
 
-from itertools import pairwise
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import dolfinx
 import networkx as nx
