@@ -12,7 +12,12 @@ from scipy import sparse
 
 from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertainty
 from mixeddim.algebra.chebyshev import chebyshev, nearly_inverse
-from mixeddim.algebra.network_block import coarse_basis, definite_factors
+from mixeddim.algebra.network_block import (
+    MOST_FACTORED,
+    coarse_basis,
+    definite_factors,
+    is_worth_coarsening,
+)
 from mixeddim.atomic import replacing
 from mixeddim.fem.grid import Grid
 from mixeddim.memory import MemoryClaimError, check_claim, free_memory
@@ -20,6 +25,7 @@ from mixeddim.reduction import ReducedSystem
 
 __all__ = [
     "MOST_DENSE",
+    "MOST_FACTORED",
     "ErrorBound",
     "Grid",
     "MemoryClaimError",
@@ -32,6 +38,7 @@ __all__ = [
     "coarse_basis",
     "definite_factors",
     "free_memory",
+    "is_worth_coarsening",
     "nearly_inverse",
     "relative_change",
     "replacing",

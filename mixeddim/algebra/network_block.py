@@ -1,9 +1,9 @@
 """The network block A_11: factors in an order that suits a graph, and coarser bases for it.
 
 Most dofs of a network lie inside vessels or at dead ends, and have at most two neighbours.
-Eliminating these chains first fills in nothing and leaves the junctions alone, a graph of a tenth
-of the size, whose factors take an approximate minimum degree order. On lattices of vessels this is
-ten times as fast as ordering all dofs at once, with fewer entries. Needs numpy and scipy alone.
+Eliminating these chains first fills in nothing and leaves the junctions alone, a far smaller graph,
+whose factors take a minimum degree order. Ordering all dofs at once would take most of the time.
+Needs numpy and scipy alone.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import SuperLU, splu
 
-__all__ = ["coarse_basis", "definite_factors"]
+__all__ = ["MOST_FACTORED", "coarse_basis", "definite_factors", "is_worth_coarsening"]
 
 type _Map = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 SMALL: Final = 1000
 """Matrices of fewer rows are factored at once."""
+
+MOST_FACTORED: Final = 3000
+"""Quadrature points of a network whose exchange multigrids invert by factors of their number."""
+
+FEW_NODES: Final = 2500
+"""A network with twice the dofs of a grid of at most so many nodes is made coarser on it."""
 
 
 def definite_factors(A: sparse.sparray) -> _Map:
@@ -115,6 +121,12 @@ def _factors(A: sparse.csr_array, order: str) -> SuperLU:
     if not factors.U.diagonal().min(initial=np.inf) > 0.0:
         raise RuntimeError("a matrix that is not positive definite")
     return factors
+
+
+def is_worth_coarsening(A_11: sparse.csr_array, E: sparse.csr_array, num_networks: int = 1) -> bool:
+    """Return whether a network is far larger than a coarse grid; arguments as in `coarse_basis`."""
+    is_coarse: bool = E.shape[0] <= FEW_NODES * num_networks
+    return is_coarse and A_11.shape[0] > 2 * E.shape[0]
 
 
 def coarse_basis(

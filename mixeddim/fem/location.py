@@ -71,19 +71,13 @@ def _cells_by_arithmetic(box: StructuredBox, points: NDArray[np.float64]) -> NDA
     inside = np.all((local >= -_ROUNDING) & (local <= num_cells + _ROUNDING), axis=1)
     local = np.where(inside[:, None], local, 0.0)
     cuboid = np.clip(np.floor(local).astype(np.int64), 0, num_cells - 1)
-    # DOLFINx numbers the cuboids of a box with x running fastest.
     nx, ny, _ = box.num_cells
-    original, num_original = cuboid @ np.array([1, nx, nx * ny]), num_cells.prod()
+    original = cuboid @ np.array([1, nx, nx * ny])
     if box.cell_type == "tetrahedron":
         x, y, z = (local - cuboid).T
         tetrahedron = _KUHN_TETRAHEDRON[4 * (x >= y) + 2 * (y >= z) + (x >= z)]
-        original, num_original = 6 * original + tetrahedron, 6 * num_original
-
-    original_of_cell = box.mesh.topology.original_cell_index
-    cell_of_original = np.full(num_original, -1, dtype=np.int32)
-    num_owned = box.mesh.topology.index_map(3).size_local
-    cell_of_original[original_of_cell[:num_owned]] = np.arange(num_owned, dtype=np.int32)
-    return np.where(inside, cell_of_original[original], np.int32(-1))
+        original = 6 * original + tetrahedron
+    return np.where(inside, box.cell_of_original[original], np.int32(-1))
 
 
 def _cells_by_search(mesh: dolfinx.mesh.Mesh, points: NDArray[np.float64]) -> NDArray[np.int32]:

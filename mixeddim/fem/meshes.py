@@ -60,6 +60,19 @@ class StructuredBox:
         """Continuous functions, linear on each tetrahedron or trilinear on each hexahedron."""
         return dolfinx.fem.functionspace(self.mesh, ("Lagrange", 1))
 
+    @cached_property
+    def cell_of_original(self) -> NDArray[np.int32]:
+        """The owned cell of each number that the box was made with, or -1, shape (num_all_cells,).
+
+        DOLFINx numbers the cuboids with x running fastest, and six tetrahedra in each.
+        """
+        per_cuboid = 6 if self.cell_type == "tetrahedron" else 1
+        cells = np.full(per_cuboid * int(np.prod(self.num_cells)), -1, dtype=np.int32)
+        num_owned = self.mesh.topology.index_map(3).size_local
+        original = self.mesh.topology.original_cell_index[:num_owned]
+        cells[original] = np.arange(num_owned, dtype=np.int32)
+        return cells
+
     @property
     def cell_size(self) -> NDArray[np.float64]:
         """Edge lengths of a cuboid, shape (3,), in the units of the coordinates."""

@@ -9,8 +9,9 @@ products.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,14 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from mixeddim.algebra.chebyshev import nearly_inverse
-from mixeddim.algebra.network_block import coarse_basis, definite_factors
+from mixeddim.algebra.network_block import (
+    MOST_FACTORED,
+    coarse_basis,
+    definite_factors,
+    is_worth_coarsening,
+)
 
 __all__ = ["Exchange", "exchange_of"]
-
-MOST_FACTORED: Final = 3000
-"""Points of a network whose exchange is inverted by factors of their number."""
-FEW_NODES: Final = 2500
-"""A network with twice the dofs of a level of at most so many is made coarser on it."""
 
 type Map = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -63,24 +64,30 @@ def exchange_of(
     """
     solve = definite_factors(A_11)
     if Pi.shape[0] <= MOST_FACTORED:
-        return _FewPoints(Pi, N, A_11, K_1, solve)
+        return _FewPoints(Pi, N, A_11, solve, K_1)
     return _ManyPoints(Pi, N, A_11, solve)
 
 
 @dataclass(frozen=True, eq=False)
-class _FewPoints:
+class _AtPoints:
     Pi: sparse.csr_array
     N: sparse.csr_array
     A_11: sparse.csr_array
-    K_1: sparse.csr_array
     solve_11: Map
 
     def apply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._product(v, self.solve_11)
+
+    def _product(self, v: NDArray[np.float64], network: Map) -> NDArray[np.float64]:
+        """Return Pi' (1 - N B N') Pi v, with B = A_11^-1 or a map below it."""
         means = self.Pi @ v
-        product: NDArray[np.float64] = self.Pi.T @ (
-            means - self.N @ self.solve_11(self.N.T @ means)
-        )
+        product: NDArray[np.float64] = self.Pi.T @ (means - self.N @ network(self.N.T @ means))
         return product
+
+
+@dataclass(frozen=True, eq=False)
+class _FewPoints(_AtPoints):
+    K_1: sparse.csr_array
 
     def smoother(self, D: NDArray[np.float64]) -> Map:
         """Return the inverse itself, by factors of the size of points and network, or of nodes.
@@ -108,36 +115,16 @@ class _FewPoints:
         return smooth
 
     def coarse(self, P: sparse.csr_array) -> Exchange:
-        return _FewPoints((self.Pi @ P).tocsr(), self.N, self.A_11, self.K_1, self.solve_11)
+        return replace(self, Pi=(self.Pi @ P).tocsr())
 
     def inverse(self, A_0: sparse.csr_array) -> Map:
         return _block_inverse(A_0 + self.Pi.T @ self.Pi, self.Pi.T @ self.N, self.A_11)
 
 
-@dataclass(frozen=True, eq=False)
-class _ManyPoints:
-    Pi: sparse.csr_array
-    N: sparse.csr_array
-    A_11: sparse.csr_array
-    solve_11: Map
-
-    def apply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
-        means = self.Pi @ v
-        product: NDArray[np.float64] = self.Pi.T @ (
-            means - self.N @ self.solve_11(self.N.T @ means)
-        )
-        return product
-
+class _ManyPoints(_AtPoints):
     def smoother(self, D: NDArray[np.float64]) -> Map:
         size, ties = abs(self.Pi), abs(self.A_11).sum(axis=1)
-
-        def bound(v: NDArray[np.float64]) -> NDArray[np.float64]:
-            means = self.Pi @ v
-            product: NDArray[np.float64] = self.Pi.T @ (
-                means - self.N @ ((self.N.T @ means) / ties)
-            )
-            return product
-
+        bound = partial(self._product, network=lambda b: b / ties)
         return _bounded(D, size.T @ size.sum(axis=1), bound)
 
     def coarse(self, P: sparse.csr_array) -> Exchange:
@@ -177,7 +164,7 @@ def _at_nodes(
     T: sparse.csr_array, E: sparse.csr_array, A_11: sparse.csr_array, solve_11: Map
 ) -> _AtNodes:
     """Return T - E A_11^-1 E', of a coarser network where the level is far smaller than it."""
-    if E.shape[0] > FEW_NODES or E.shape[1] <= 2 * E.shape[0]:
+    if not is_worth_coarsening(A_11, E):
         return _AtNodes(T, E, A_11, solve_11)
     Q = coarse_basis(A_11, E)
     A_11 = (Q.T @ A_11 @ Q).tocsr()

@@ -53,7 +53,7 @@ def test_factors_solve(kind, shape, monkeypatch):
 
 
 def test_chains_leave_the_junctions_alone():
-    """Of a lattice of vessels the factors have fewer entries than a band of the whole."""
+    """Two factorisations, of the chains with hardly any fill-in and of the junctions."""
     A = laplacian(subdivided(nx.grid_graph((12, 12, 12)), 4))
     sizes = []
     plain = network_block._factors

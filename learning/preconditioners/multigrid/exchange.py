@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,15 +31,9 @@ from learning.systems.sparse import (
     spd_solver,
     symmetric_map,
 )
-from mixeddim.tensors import coarse_basis
+from mixeddim.tensors import MOST_FACTORED, coarse_basis, is_worth_coarsening
 
 __all__ = ["Exchange", "exchange_of"]
-
-MOST_FACTORED: Final = 3000
-"""Points of a network whose exchange is inverted by factors of their number."""
-
-FEW_NODES: Final = 2500
-"""A network with more dofs than a grid of at most so many nodes is made coarser on it."""
 
 
 class Exchange(Protocol):
@@ -221,8 +215,8 @@ class _AtNodes:
         return replace(self, T=T, E=E, like=_on_next_grid(self.like, P))._with_coarse_network()
 
     def _with_coarse_network(self) -> _AtNodes:
-        batch, num_nodes = self.like.shape
-        if num_nodes > FEW_NODES or self.A_11.shape[0] <= 2 * batch * num_nodes:
+        batch = len(self.like)
+        if not is_worth_coarsening(self.A_11, self.E, batch):
             return self
         Q = coarse_basis(self.A_11, self.E, batch)
         A_11 = (Q.T @ self.A_11 @ Q).tocsr()

@@ -10,6 +10,7 @@ from learning.preconditioners.multigrid import exchange, geometric
 from learning.preconditioners.multigrid.geometric import create_hierarchy
 from learning.preconditioners.multigrid.learned import RELAXATION
 from learning.systems.operators import averaging_matrices, network_bases
+from mixeddim.algebra import network_block
 
 CASES = {
     "plain": {},
@@ -39,7 +40,7 @@ def dense(map_, n):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("few_nodes", [0, 10**6], ids=["whole network", "coarser network"])
 def test_each_grid_has_the_exchange_or_more(case, few_nodes, monkeypatch):
-    monkeypatch.setattr(exchange, "FEW_NODES", few_nodes)
+    monkeypatch.setattr(network_block, "FEW_NODES", few_nodes)
     system = reduced(num_nodes=150, **CASES[case])
     batch = learning.batch_systems([system])
     hierarchy = create_hierarchy([system], batch, torch.float64)
@@ -86,14 +87,14 @@ def test_iterations_are_those_with_factors(case, name, monkeypatch):
     assert found.iterations <= factored.iterations + more
 
 
-def test_a_batch_equals_its_systems_one_by_one():
+def test_systems_in_a_batch_share_a_degree_and_hardly_differ():
     systems = [reduced(), reduced(num_nodes=60, seed=1, **CASES["vessels that follow"])]
     r = torch.randn(2, len(systems[0].g), generator=torch.Generator().manual_seed(0)).double()
     M = learning.GeometricMultigrid()
     together = M.setup(systems, learning.batch_systems(systems))(r)
     for i, system in enumerate(systems):
         alone = M.setup([system], learning.batch_systems([system]))(r[i : i + 1])[0]
-        # The bound of a batch is that of its strongest coupling.
+        # The degree is that of the strongest coupling in the batch, so that they are not equal.
         assert (together[i] - alone).norm() < 0.3 * alone.norm()
 
 
