@@ -18,29 +18,23 @@ are sent to the owners of the dofs once, when Pi is made.
 
 from __future__ import annotations
 
-import mixeddim._fenics  # noqa: F401
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import dolfinx
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.fem.processes import Processes
+from mixeddim.processes import Processes
 
 __all__ = [
     "FromTissue",
+    "Halo",
     "Ownership",
     "TissueMatrix",
     "ToTissue",
-    "assemble_matrix",
-    "assemble_vector",
-    "from_tissue",
     "held_rows",
-    "owned_columns",
     "zeros_like",
 ]
 
@@ -58,10 +52,9 @@ class Ownership:
     starts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, index_map: dolfinx.common.IndexMap, mesh: dolfinx.mesh.Mesh) -> Ownership:
-        """Return that of the dofs of a space on a mesh."""
-        processes = Processes.of(mesh)
-        counts = processes.join(np.array([index_map.size_local], dtype=np.int64))
+    def of(cls, count: int, processes: Processes) -> Ownership:
+        """Return that where each process owns so many, the first process the first numbers."""
+        counts = processes.join(np.array([count], dtype=np.int64))
         return cls(processes, np.concatenate([[0], np.cumsum(counts)]))
 
     @property
@@ -84,8 +77,8 @@ class Ownership:
         return np.searchsorted(self.starts, dofs, side="right") - 1
 
 
-class _Halo:
-    """Values of dofs that other processes own, fetched from them.
+class Halo:
+    """Values of dofs that other processes own, fetched from them or brought back.
 
     Args:
         ghosts: Global numbers of those dofs, sorted.
@@ -108,6 +101,13 @@ class _Halo:
         received = [extended[self.count :], self.received]
         self.comm.Alltoallv([extended[self.to_send], self.sent], received)
         return extended
+
+    def add_back(self, extended: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the owned values with those added that others hold for these dofs; transposed."""
+        brought = np.empty(len(self.to_send))
+        self.comm.Alltoallv([extended[self.count :], self.received], [brought, self.sent])
+        total = extended[: self.count] + np.bincount(self.to_send, brought, self.count)
+        return np.asarray(total, dtype=np.float64)
 
 
 class TissueMatrix:
@@ -143,7 +143,7 @@ class TissueMatrix:
         return self.rows.data
 
     @cached_property
-    def _local(self) -> tuple[sparse.csr_array, _Halo]:
+    def _local(self) -> tuple[sparse.csr_array, Halo]:
         """The owned rows with owned columns first, then those of the halo."""
         first, count = self.ownership.first, self.ownership.count
         columns = self.rows.indices
@@ -153,7 +153,7 @@ class TissueMatrix:
         local[~is_owned] = count + place
         shape = (count, count + len(ghosts))
         matrix = sparse.csr_array((self.rows.data, local, self.rows.indptr), shape=shape)
-        return matrix, _Halo(ghosts, self.ownership)
+        return matrix, Halo(ghosts, self.ownership)
 
     def __matmul__(self, other: Any) -> Any:
         """Return the product with a tissue vector, or with a diagonal matrix."""
@@ -266,10 +266,18 @@ class FromTissue:
         return ToTissue(self.columns.T, self.ownership)
 
     def __matmul__(self, other: Any) -> Any:
-        """Return the product with a tissue vector, or with a matrix of the owned dofs alone."""
+        """Return the product with a tissue vector, or with any of the matrices.
+
+        That with `ToTissue` is whole on every process; a matrix of scipy's has owned dofs alone.
+        """
+        if isinstance(other, ToTissue):
+            return self.ownership.processes.add_sparse((self.columns @ other.rows).tocsr())
         if sparse.issparse(other):
             return FromTissue(self.columns @ other, self.ownership)
         return self.ownership.processes.add(self.columns @ other[: self.ownership.count])
+
+    def __rmatmul__(self, other: sparse.sparray) -> FromTissue:
+        return FromTissue(other @ self.columns, self.ownership)
 
     def __getitem__(self, rows: NDArray[Any]) -> FromTissue:
         return FromTissue(self.columns[rows], self.ownership)
@@ -302,63 +310,6 @@ class FromTissue:
         )
         shape = (self.columns.shape[0], self.ownership.total)
         return sparse.coo_array((value, (row, column)), shape=shape).tocsr()
-
-
-def assemble_matrix(form: dolfinx.fem.Form) -> Any:
-    """Assemble a compiled bilinear form: a scipy matrix, or a `TissueMatrix` on several processes.
-
-    Args:
-        form: On a P1 space of the tissue, or of the network, which is whole on each process.
-    """
-    A, mesh = dolfinx.fem.assemble_matrix(form), form.mesh
-    if mesh.comm.size == 1:
-        # A copy, since a view keeps its mesh alive, and MPI has few communicators for meshes.
-        return sparse.csr_array(A.to_scipy(), copy=True)
-    A.scatter_reverse()
-    ownership = Ownership.of(A.index_map(0), mesh)
-    local = A.to_scipy()
-    columns = A.index_map(1).local_to_global(local.indices).astype(np.int64)
-    rows = (local.data.copy(), columns, local.indptr.copy())
-    shape = (ownership.count, ownership.total)
-    return TissueMatrix(sparse.csr_array(rows, shape=shape), ownership)
-
-
-def assemble_vector(form: dolfinx.fem.Form) -> NDArray[np.float64]:
-    """Assemble a compiled linear form: the dofs that this process owns."""
-    vector = dolfinx.fem.assemble_vector(form)
-    vector.scatter_reverse(dolfinx.la.InsertMode.add)
-    return vector.array[: vector.index_map.size_local].copy()
-
-
-def owned_columns(
-    V: dolfinx.fem.FunctionSpace,
-    rows: NDArray[np.int64],
-    dofs: NDArray[np.int32],
-    values: NDArray[np.float64],
-    num_rows: int,
-) -> sparse.csr_array:
-    """Return the columns, of the dofs owned here, of a matrix given by entries on all processes.
-
-    Args:
-        V: Scalar space of the tissue.
-        rows: Row of each entry, shape (n,).
-        dofs: Column of each, a dof of this process by its local number, shape (n,).
-        values: The entries; those at the same place add up, shape (n,).
-        num_rows: Number of rows.
-    """
-    ownership = Ownership.of(V.dofmap.index_map, V.mesh)
-    processes = ownership.processes
-    if processes.size > 1:
-        numbers = V.dofmap.index_map.local_to_global(dofs).astype(np.int64)
-        rows, numbers, values = processes.deliver(ownership.owners(numbers), rows, numbers, values)
-        dofs = numbers - ownership.first
-    return sparse.coo_array((values, (rows, dofs)), shape=(num_rows, ownership.count)).tocsr()
-
-
-def from_tissue(V: dolfinx.fem.FunctionSpace, columns: sparse.csr_array) -> Any:
-    """Return the matrix with these columns of owned dofs: scipy's, or on several processes ours."""
-    ownership = Ownership.of(V.dofmap.index_map, V.mesh)
-    return columns if ownership.processes.size == 1 else FromTissue(columns, ownership)
 
 
 def zeros_like(A: Any) -> Any:
