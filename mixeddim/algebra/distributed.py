@@ -7,6 +7,7 @@ the reduction and the error bounds are written once:
     TissueMatrix    tissue x tissue: K, M, A_33       each process holds the rows of its own dofs
     ToTissue        tissue x network: Pi', A_31       each process holds the rows of its own dofs
     FromTissue      network x tissue: Pi, A_13        each process holds the columns of its own dofs
+    Interpolation   grid x coarser grid               each process holds the rows of its own nodes
 
 Tissue vectors hold the dofs that a process owns; of a longer array, such as `Function.x.array` with
 its ghosts, a product reads those alone. Network vectors, and vectors of quadrature points, are
@@ -31,6 +32,7 @@ from mixeddim.processes import Processes
 __all__ = [
     "FromTissue",
     "Halo",
+    "Interpolation",
     "Ownership",
     "TissueMatrix",
     "ToTissue",
@@ -94,20 +96,23 @@ class Halo:
         self.to_send = np.concatenate(asked) - ownership.first
         self.size = self.count + len(ghosts)
 
-    def extend(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+    def extend(self, v: NDArray[Any]) -> NDArray[Any]:
         """Return the owned values and behind them those of the ghosts."""
-        extended = np.empty(self.size)
-        extended[: self.count] = v[: self.count]
-        received = [extended[self.count :], self.received]
-        self.comm.Alltoallv([extended[self.to_send], self.sent], received)
-        return extended
+        return np.concatenate([v[: self.count], self.fetch(v)])
 
-    def add_back(self, extended: NDArray[np.float64]) -> NDArray[np.float64]:
+    def fetch(self, v: NDArray[Any]) -> NDArray[Any]:
+        """Return the values of the ghosts alone."""
+        received = np.empty(self.size - self.count, dtype=v.dtype)
+        sent = np.ascontiguousarray(v[self.to_send])
+        self.comm.Alltoallv([sent, self.sent], [received, self.received])
+        return received
+
+    def add_back(self, extended: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the owned values with those added that others hold for these dofs; transposed."""
-        brought = np.empty(len(self.to_send))
+        brought = np.empty(len(self.to_send), dtype=extended.dtype)
         self.comm.Alltoallv([extended[self.count :], self.received], [brought, self.sent])
         total = extended[: self.count] + np.bincount(self.to_send, brought, self.count)
-        return np.asarray(total, dtype=np.float64)
+        return total.astype(extended.dtype)
 
 
 class TissueMatrix:
@@ -144,16 +149,7 @@ class TissueMatrix:
 
     @cached_property
     def _local(self) -> tuple[sparse.csr_array, Halo]:
-        """The owned rows with owned columns first, then those of the halo."""
-        first, count = self.ownership.first, self.ownership.count
-        columns = self.rows.indices
-        is_owned = (columns >= first) & (columns < first + count)
-        ghosts, place = np.unique(columns[~is_owned], return_inverse=True)
-        local = columns - first
-        local[~is_owned] = count + place
-        shape = (count, count + len(ghosts))
-        matrix = sparse.csr_array((self.rows.data, local, self.rows.indptr), shape=shape)
-        return matrix, Halo(ghosts, self.ownership)
+        return _with_halo(self.rows, self.ownership)
 
     def __matmul__(self, other: Any) -> Any:
         """Return the product with a tissue vector, or with a diagonal matrix."""
@@ -179,6 +175,9 @@ class TissueMatrix:
 
     __radd__ = __add__
 
+    def __truediv__(self, number: float) -> TissueMatrix:
+        return self._like(self.rows / number)
+
     def __abs__(self) -> TissueMatrix:
         return self._like(abs(self.rows))
 
@@ -189,6 +188,22 @@ class TissueMatrix:
     def diagonal(self) -> NDArray[np.float64]:
         """Return the owned part of the diagonal."""
         return self.rows.diagonal(k=self.ownership.first)
+
+    def renumbered(self, numbers: NDArray[np.int64], ownership: Ownership) -> TissueMatrix:
+        """Return the matrix with its dofs in another order, on the processes that own them there.
+
+        Args:
+            numbers: The new number of each dof owned here, shape (count,).
+            ownership: Who owns the new numbers.
+        """
+        matrix, halo = self._local
+        entries = matrix.tocoo()
+        row, column = numbers[entries.row], halo.extend(numbers)[entries.col]
+        processes = ownership.processes
+        row, column, value = processes.deliver(ownership.owners(row), row, column, entries.data)
+        shape = (ownership.count, ownership.total)
+        rows = sparse.coo_array((value, (row - ownership.first, column)), shape=shape)
+        return TissueMatrix(rows.tocsr(), ownership)
 
     def _like(self, rows: sparse.csr_array) -> TissueMatrix:
         return TissueMatrix(rows, self.ownership)
@@ -272,6 +287,8 @@ class FromTissue:
         """
         if isinstance(other, ToTissue):
             return self.ownership.processes.add_sparse((self.columns @ other.rows).tocsr())
+        if isinstance(other, Interpolation):
+            return _from_entries((self.columns @ other.rows).tocoo(), other.coarse)
         if sparse.issparse(other):
             return FromTissue(self.columns @ other, self.ownership)
         return self.ownership.processes.add(self.columns @ other[: self.ownership.count])
@@ -293,6 +310,13 @@ class FromTissue:
         """Return the same with compressed rows."""
         return FromTissue(self.columns.tocsr(), self.ownership)
 
+    def renumbered(self, numbers: NDArray[np.int64], ownership: Ownership) -> FromTissue:
+        """Return the matrix with its columns in another order; see `TissueMatrix.renumbered`."""
+        entries = self.columns.tocoo()
+        shape = (self.columns.shape[0], ownership.total)
+        place = (entries.row, numbers[entries.col])
+        return _from_entries(sparse.coo_array((entries.data, place), shape=shape), ownership)
+
     def complete_rows(self) -> sparse.csr_array:
         """Return each row that has an entry here with all of its entries, by global numbers."""
         processes, first = self.ownership.processes, self.ownership.first
@@ -310,6 +334,51 @@ class FromTissue:
         )
         shape = (self.columns.shape[0], self.ownership.total)
         return sparse.coo_array((value, (row, column)), shape=shape).tocsr()
+
+
+class Interpolation:
+    """The interpolation from a coarser grid, which the same processes share.
+
+    Args:
+        rows: Those of the nodes owned here, with all columns by their global numbers.
+        fine: Who owns which node of the fine grid.
+        coarse: Who owns which of the coarser one.
+    """
+
+    __array_ufunc__ = None
+
+    def __init__(self, rows: sparse.csr_array, fine: Ownership, coarse: Ownership) -> None:
+        self.rows, self.fine, self.coarse = rows, fine, coarse
+
+    def __repr__(self) -> str:
+        return f"Interpolation({self.rows.shape[0]} of {self.fine.total} rows here)"
+
+    @cached_property
+    def local(self) -> tuple[sparse.csr_array, Halo]:
+        """The rows with owned columns first and then those of the halo, and that."""
+        return _with_halo(self.rows, self.coarse)
+
+
+def _with_halo(rows: sparse.csr_array, ownership: Ownership) -> tuple[sparse.csr_array, Halo]:
+    """Return rows with the columns owned here first, then those of a halo, and that."""
+    first, count = ownership.first, ownership.count
+    is_owned = (rows.indices >= first) & (rows.indices < first + count)
+    ghosts, place = np.unique(rows.indices[~is_owned], return_inverse=True)
+    local = rows.indices - first
+    local[~is_owned] = count + place
+    shape = (rows.shape[0], count + len(ghosts))
+    matrix = sparse.csr_array((rows.data, local, rows.indptr), shape=shape)
+    return matrix, Halo(ghosts, ownership)
+
+
+def _from_entries(entries: sparse.coo_array, ownership: Ownership) -> FromTissue:
+    """Return the matrix whose entries add up over the processes, columns by global numbers."""
+    arrived = ownership.processes.deliver(
+        ownership.owners(entries.col), entries.row, entries.col, entries.data
+    )
+    place = (arrived[0], arrived[1] - ownership.first)
+    shape = (entries.shape[0], ownership.count)
+    return FromTissue(sparse.coo_array((arrived[2], place), shape=shape).tocsr(), ownership)
 
 
 def zeros_like(A: Any) -> Any:
