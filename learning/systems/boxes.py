@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mixeddim.tensors import Grid, Halo, Ownership, Processes, ReducedSystem
 
-__all__ = ["Boxes", "InBoxes", "in_boxes"]
+__all__ = ["Boxes", "InBoxes", "boxes_of", "in_boxes"]
 
 type Index = tuple[slice, slice, slice]
 
@@ -148,6 +148,26 @@ def _arrangement(shape: tuple[int, int, int], num_boxes: int) -> tuple[int, int,
     choices = [c for c in product(divisors, repeat=3) if np.prod(c) == num_boxes]
     x, y, z = shape
     return min(choices, key=lambda c: (c[0] * y * z + c[1] * x * z + c[2] * x * y, c))
+
+
+def boxes_of(system: ReducedSystem) -> Boxes:
+    """Return the boxes of a distributed system in their order.
+
+    Raises:
+        ValueError: If it is in the order of DOLFINx.
+    """
+    grid = system.grid
+    assert grid is not None  # `grids_of` has checked
+    boxes = Boxes.of(grid.shape, system.processes)
+    here = boxes.ownership.first + np.arange(boxes.ownership.count)
+    index = np.ravel_multi_index(tuple(boxes.nodes(here)), grid.shape)
+    if not system.processes.all(np.array_equal(index, grid.node_of_dof)):
+        raise ValueError(
+            "got a distributed system in the order of DOLFINx; wanted that of boxes. Use "
+            "learning.solve or learning.petsc.as_pc, which see to it, or set the preconditioner up "
+            "for in_boxes(reduced).system of learning.systems.boxes."
+        )
+    return boxes
 
 
 @dataclass(frozen=True, eq=False)

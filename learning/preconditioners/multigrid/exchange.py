@@ -35,6 +35,7 @@ from learning.systems.sparse import (
     symmetric_map,
 )
 from mixeddim.tensors import (
+    ALONE,
     MOST_FACTORED,
     FromTissue,
     coarse_basis,
@@ -161,7 +162,9 @@ class _AtManyPoints(_AtPoints):
             means = average(v)
             return average.T(means if near is None else near(means))
 
-        return bounded(D, self.row_sums, product, self.like, relaxation)
+        Pi = self.Pi
+        processes = Pi.ownership.processes if isinstance(Pi, FromTissue) else ALONE
+        return bounded(D, self.row_sums, product, self.like, relaxation, processes)
 
     def coarse(self, P: Prolongation) -> Exchange:
         Pi = (self.Pi @ P).tocsr()

@@ -26,7 +26,7 @@ from learning.preconditioners.multigrid.stencils import (
     stencils_of,
 )
 from learning.preconditioners.multigrid.transfer import Axes, axes_of, interpolation
-from learning.systems.boxes import Boxes
+from learning.systems.boxes import Boxes, boxes_of
 from learning.systems.sparse import (
     DistributedMap,
     LinearMap,
@@ -37,7 +37,7 @@ from learning.systems.sparse import (
 )
 from mixeddim.tensors import Grid, Interpolation, ReducedSystem, ToTissue
 
-__all__ = ["GridOperator", "InBoxes", "Prolongation", "Whole", "finest"]
+__all__ = ["GridOperator", "InBoxes", "Prolongation", "Whole", "between_boxes", "finest"]
 
 MOST_WHOLE: Final = 30_000
 """A coarse grid of no more nodes lies whole on every process."""
@@ -94,12 +94,15 @@ def finest(systems: Sequence[ReducedSystem], grids: Sequence[Grid]) -> Whole | I
     Args:
         systems: On grids of one shape; on several processes one system, in the order of boxes.
         grids: Theirs.
+
+    Raises:
+        ValueError: If that one is in another order.
     """
     matrices, axes = [system.A_0 for system in systems], axes_of(grids[0])
     processes = systems[0].processes
     if processes.size == 1:
         return Whole(axes, stencils_of(matrices, grids))
-    boxes = Boxes.of(grids[0].shape, processes)
+    boxes = boxes_of(systems[0])
     rows, shape = matrices[0].rows.tocoo(), boxes.patch_shape()
     first = boxes.ownership.first
     steps = boxes.nodes(rows.col) - boxes.nodes(rows.row + first)
@@ -196,11 +199,7 @@ class InBoxes:
     ) -> tuple[Interpolation | ToTissue, DistributedMap, GridOperator]:
         """Return P and P' A_0 P, in boxes or gathered."""
         boxes, fine = self.boxes, self.axes
-        x, y, z = (
-            np.searchsorted(nodes, [*(here[s] for s in starts[:-1]), np.inf])
-            for nodes, here, starts in zip(axes, fine, boxes.starts, strict=True)
-        )
-        coarser = Boxes(boxes.processes, (x, y, z))
+        coarser = _coarser(boxes, axes, fine)
         near = _part(fine, boxes.patch(2))
         known = _within(axes, near)
         stencils = coarse_stencils(self._padded(2)[None], known, near)[0]
@@ -209,14 +208,12 @@ class InBoxes:
             for nodes, mine in zip(known, _part(axes, coarser.patch()), strict=True)
         )
         result = InBoxes(axes, np.ascontiguousarray(stencils[:, x, y, z]), coarser)
-        P = interpolation(axes, _part(fine, boxes.patch()))
         if result.is_to_gather:
-            to_boxes = ToTissue(P, boxes.ownership)
+            rows = interpolation(axes, _part(fine, boxes.patch()))
+            to_boxes = ToTissue(rows, boxes.ownership)
             return to_boxes, distributed_map(to_boxes, like), result.gathered()
-        nodes = np.stack(np.unravel_index(P.indices, coarser.shape))
-        rows = sparse.csr_array((P.data, coarser.numbers(nodes), P.indptr), shape=P.shape)
-        between = Interpolation(rows, boxes.ownership, coarser.ownership)
-        return between, distributed_map(between, like), result
+        P, _ = between_boxes(boxes, axes, fine)
+        return P, distributed_map(P, like), result
 
     def gathered(self) -> Whole:
         """Return the whole grid, on every process."""
@@ -264,6 +261,30 @@ def _interpolation(
     to_nodes = interpolation(coarse, fine)
     P = block_diagonal([to_nodes] * batch, to_nodes.shape[0])
     return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
+
+
+def between_boxes(boxes: Boxes, coarse: Axes, fine: Axes) -> tuple[Interpolation, Boxes]:
+    """Return the interpolation from a coarser grid in boxes, and how it is shared out.
+
+    Args:
+        boxes: Of the fine grid.
+        coarse: Nodes of the coarser grid.
+        fine: Those of the fine one.
+    """
+    coarser = _coarser(boxes, coarse, fine)
+    P = interpolation(coarse, _part(fine, boxes.patch()))
+    nodes = np.stack(np.unravel_index(P.indices, coarser.shape))
+    rows = sparse.csr_array((P.data, coarser.numbers(nodes), P.indptr), shape=P.shape)
+    return Interpolation(rows, boxes.ownership, coarser.ownership), coarser
+
+
+def _coarser(boxes: Boxes, coarse: Axes, fine: Axes) -> Boxes:
+    """Return the boxes of a coarser grid, whose nodes stay where they are."""
+    x, y, z = (
+        np.searchsorted(nodes, [*(here[s] for s in starts[:-1]), np.inf])
+        for nodes, here, starts in zip(coarse, fine, boxes.starts, strict=True)
+    )
+    return Boxes(boxes.processes, (x, y, z))
 
 
 def _part(axes: Axes, index: tuple[slice, slice, slice]) -> Axes:

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.systems.sparse import DistributedMap, LinearMap, SparseMap, spd_solver
-from mixeddim.tensors import FromTissue, nearly_inverse
+from mixeddim.tensors import ALONE, FromTissue, Processes, nearly_inverse
 
 __all__ = ["RELAXATION", "bounded", "l1_jacobi", "low_rank"]
 
@@ -91,6 +91,7 @@ def bounded(
     product: LinearMap,
     like: torch.Tensor,
     relaxation: float = RELAXATION,
+    processes: Processes = ALONE,
 ) -> LinearMap:
     """Return M <= (D / omega + Pi' C Pi)^-1 without factors, for networks of any size.
 
@@ -105,9 +106,10 @@ def bounded(
         product: v -> Pi' C Pi v, or of a larger C.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
         relaxation: omega.
+        processes: Over which the vectors are distributed.
     """
     D = row_sums / relaxation
-    strongest = float((coupling / D).max(initial=0.0))
+    strongest = processes.max((coupling / D).max(initial=0.0))
     inverse = torch.tensor(1.0 / (D + coupling)).to(like).reshape(like.shape)
     diagonal = torch.tensor(D).to(like).reshape(like.shape)
     return nearly_inverse(
