@@ -16,7 +16,12 @@ __all__ = ["Identity", "Jacobi", "Preconditioner", "check_preconditioner", "on_h
 
 
 class Preconditioner(Protocol):
-    """Anything that makes an approximate inverse M ≈ S⁻¹ for a batch of systems."""
+    """Anything that makes an approximate inverse M ≈ S⁻¹ for a batch of systems.
+
+    One that has an attribute `is_parallel`, and it is true, also works on several processes: `setup`
+    then takes one distributed system in the order of boxes (see `learning.systems.boxes`), and the
+    map takes and returns the values of the nodes here.
+    """
 
     @property
     def is_linear(self) -> bool:
@@ -27,9 +32,6 @@ class Preconditioner(Protocol):
     def is_symmetric(self) -> bool:
         """Whether M is also symmetric positive definite, as conjugate gradients need."""
         ...
-
-    # Where an attribute is_parallel is true, `setup` also takes one system on several processes, in
-    # the order of boxes (see `learning.systems.boxes`), and its map their parts of the vectors.
 
     def setup(
         self, systems: Sequence[ReducedSystem], batch: SystemBatch

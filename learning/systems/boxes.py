@@ -108,9 +108,12 @@ class Boxes:
             values: Of the nodes here, shape (..., n).
             width: Of the patch.
         """
-        halo, place = self._halo(width)
+        (halo, place), shape = self._halo(width), self.patch_shape(width)
         rows = values.reshape(-1, values.shape[-1])
-        padded = np.stack([halo.extend(row)[place] for row in rows])
+        padded = np.empty((len(rows), *shape), dtype=values.dtype)
+        padded[(slice(None), *self.crop(width))] = rows.reshape(-1, *self.patch_shape())
+        for row, patch in zip(rows, padded.reshape(len(rows), -1), strict=True):
+            patch[place] = halo.fetch(row)
         return padded.reshape(*values.shape[:-1], -1)
 
     def crop(self, width: int, within: int = 0) -> Index:
@@ -122,18 +125,14 @@ class Boxes:
         return x, y, z
 
     def _halo(self, width: int) -> tuple[Halo, NDArray[np.int64]]:
-        """Return the halo of a patch, and where its nodes are among owned and ghosts."""
+        """Return the halo of a patch, and where in the patch its nodes are."""
         if width not in self._halos:
-            index = np.meshgrid(
-                *(np.arange(s.start, s.stop) for s in self.patch(width)), indexing="ij"
-            )
-            numbers = self.numbers(np.stack(index).reshape(3, -1))
+            sides = (np.arange(part.start, part.stop) for part in self.patch(width))
+            numbers = self.numbers(np.stack(np.meshgrid(*sides, indexing="ij")).reshape(3, -1))
             first, count = self.ownership.first, self.ownership.count
-            is_owned = (numbers >= first) & (numbers < first + count)
-            ghosts, order = np.unique(numbers[~is_owned], return_inverse=True)
-            place = numbers - first
-            place[~is_owned] = count + order
-            self._halos[width] = Halo(ghosts, self.ownership), place
+            [place] = np.nonzero((numbers < first) | (numbers >= first + count))
+            place = place[np.argsort(numbers[place])]
+            self._halos[width] = Halo(numbers[place], self.ownership), place
         return self._halos[width]
 
     @cached_property
@@ -145,7 +144,11 @@ class Boxes:
 def _arrangement(shape: tuple[int, int, int], num_boxes: int) -> tuple[int, int, int]:
     """Return how many boxes along each axis: those with the least surface between them."""
     divisors = [n for n in range(1, num_boxes + 1) if num_boxes % n == 0]
-    choices = [c for c in product(divisors, repeat=3) if np.prod(c) == num_boxes]
+    choices = [
+        (nx, ny, nz)
+        for nx, ny, nz in product(divisors, divisors, divisors)
+        if nx * ny * nz == num_boxes
+    ]
     x, y, z = shape
     return min(choices, key=lambda c: (c[0] * y * z + c[1] * x * z + c[2] * x * y, c))
 

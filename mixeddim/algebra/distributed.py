@@ -88,6 +88,7 @@ class Halo:
     """
 
     def __init__(self, ghosts: NDArray[np.integer], ownership: Ownership) -> None:
+        self.ghosts = ghosts
         self.comm, self.count = ownership.processes.comm, ownership.count
         cuts = np.searchsorted(ghosts, ownership.starts[1:-1])
         wanted = np.split(ghosts, cuts)
@@ -126,7 +127,7 @@ class TissueMatrix:
     __array_ufunc__ = None  # numpy leaves products with it to this class
 
     def __init__(self, rows: sparse.csr_array, ownership: Ownership) -> None:
-        rows.sum_duplicates()  # scipy does so later, in place, and `_local` shares the entries
+        rows.sum_duplicates()  # scipy does so later, in place, and `local` shares the entries
         self.rows, self.ownership = rows, ownership
 
     def __repr__(self) -> str:
@@ -148,12 +149,13 @@ class TissueMatrix:
         return self.rows.data
 
     @cached_property
-    def _local(self) -> tuple[sparse.csr_array, Halo]:
+    def local(self) -> tuple[sparse.csr_array, Halo]:
+        """The rows with owned columns first and then those of the halo, and that."""
         return _with_halo(self.rows, self.ownership)
 
     def __matmul__(self, other: Any) -> Any:
         """Return the product with a tissue vector, or with a diagonal matrix."""
-        matrix, halo = self._local
+        matrix, halo = self.local
         if sparse.issparse(other):
             scaled = self.rows.data * halo.extend(other.diagonal())[matrix.indices]
             parts = (scaled, self.rows.indices, self.rows.indptr)
@@ -196,7 +198,7 @@ class TissueMatrix:
             numbers: The new number of each dof owned here, shape (count,).
             ownership: Who owns the new numbers.
         """
-        matrix, halo = self._local
+        matrix, halo = self.local
         entries = matrix.tocoo()
         row, column = numbers[entries.row], halo.extend(numbers)[entries.col]
         processes = ownership.processes

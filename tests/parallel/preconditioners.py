@@ -98,7 +98,7 @@ def in_a_ksp(reduced: md.ReducedSystem, M: learning.Preconditioner) -> dict[str,
     ksp.setOperators(S)
     ksp.setType("cg")
     ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
-    ksp.setTolerances(rtol=1e-12)
+    ksp.setTolerances(rtol=1e-11)
     ksp.getPC().setType("python")
     ksp.getPC().setPythonContext(as_pc(M, reduced))
     x, b = S.createVecs()
@@ -112,7 +112,7 @@ def in_a_ksp(reduced: md.ReducedSystem, M: learning.Preconditioner) -> dict[str,
 
 
 def solved(reduced: md.ReducedSystem, M: learning.Preconditioner) -> dict[str, object]:
-    result = learning.solve(reduced, M, rtol=1e-12)
+    result = learning.solve(reduced, M, rtol=1e-11)
     return {
         "iterations": result.iterations + result.extra_iterations,
         "status": result.status.name,

@@ -49,6 +49,11 @@ class Exchange(Protocol):
     """Pi' C Pi for a batch of systems on one grid, 0 <= C <= 1."""
 
     @property
+    def like(self) -> torch.Tensor:
+        """A tensor of dtype, device and shape (batch, n) of the vectors."""
+        ...
+
+    @property
     def diagonal(self) -> NDArray[np.float64]:
         """That of Pi' Pi, shape (batch n,)."""
         ...

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.preconditioners.multigrid.exchange import Exchange, exchange_of
-from learning.preconditioners.multigrid.grids import GridOperator, InBoxes, finest
+from learning.preconditioners.multigrid.grids import GridOperator, InBoxes, Whole, finest
 from learning.preconditioners.multigrid.near_kernel import NearKernel
 from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.preconditioners.multigrid.smoothers import RELAXATION, l1_jacobi
@@ -220,25 +220,22 @@ def create_hierarchy(
     like = batch.g.to(dtype)
     operator: GridOperator = finest(systems, grids)
     Pi = averaging_matrices(systems)
-    if isinstance(operator, InBoxes):
-        to_grid = to_dofs = _identity
-        if operator.is_to_gather:
-            to_whole = operator.to_whole()
-            back = distributed_map(to_whole, batch.g)
-            operator, Pi = operator.gathered(), Pi @ to_whole
-            to_grid, to_dofs = back.T, lambda v: back(v.to(batch.g.dtype))
-            like = like.new_empty(1, to_whole.shape[1])
-    else:
+    to_grid: LinearMap = _identity
+    to_dofs: LinearMap = _identity
+    if not isinstance(operator, InBoxes):
         Pi = _on_grids(Pi, grids)
         to_grid, to_dofs = _orders(grids, like.device)
+    elif operator.is_to_gather:
+        to_whole = operator.to_whole()
+        operator, Pi = operator.gathered(), Pi @ to_whole
+        to_dofs = distributed_map(to_whole, like)
+        to_grid = distributed_map(to_whole, batch.g).T
+        like = like.new_empty(1, to_whole.shape[1])
     exchange = exchange_of(Pi, NetworkResponse.of(systems, batch), like)
 
     levels: list[Level] = []
     coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
     most = MOST_DENSE_NODES if like.is_cuda or to_smallest else MOST_COARSE_NODES
-    constants = None
-    if dtype != batch.g.dtype:
-        constants = NearKernel.of(batch, operator.row_sums)
     while np.prod([len(x) for x in operator.axes]) > most:
         fine, axes = operator.axes, coarsened(operator.axes, coupling)
         along_x, along_y, along_z = (len(a) < len(b) for a, b in zip(axes, fine, strict=True))
@@ -257,6 +254,10 @@ def create_hierarchy(
         )
         exchange = exchange.coarse(P)
         operator, like = coarser, exchange.like
+    constants = None
+    if dtype != batch.g.dtype:
+        constants = NearKernel.of(batch, levels[0].row_sums if levels else operator.row_sums)
+    assert isinstance(operator, Whole)  # few nodes always are
     A_0 = operator.matrix(torch.empty(0, dtype=torch.float64)).to_scipy()
     try:
         solve_coarsest = exchange.inverse(A_0)

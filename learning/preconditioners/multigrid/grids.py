@@ -53,13 +53,12 @@ type Make = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class GridOperator(Protocol):
-    """A_0 for a batch of systems on one grid.
+    """A_0 for a batch of systems on one grid."""
 
-    Attributes:
-        axes: The grid.
-    """
-
-    axes: Axes
+    @property
+    def axes(self) -> Axes:
+        """The grid."""
+        ...
 
     @property
     def row_sums(self) -> NDArray[np.float64]:
@@ -103,11 +102,13 @@ def finest(systems: Sequence[ReducedSystem], grids: Sequence[Grid]) -> Whole | I
     if processes.size == 1:
         return Whole(axes, stencils_of(matrices, grids))
     boxes = boxes_of(systems[0])
-    rows, shape = matrices[0].rows.tocoo(), boxes.patch_shape()
-    first = boxes.ownership.first
-    steps = boxes.nodes(rows.col) - boxes.nodes(rows.row + first)
-    stencils = np.zeros((27, len(grids[0].node_of_dof)))
-    stencils[offset_numbers(steps), rows.row] = rows.data
+    A, halo = matrices[0].local
+    first, count = boxes.ownership.first, boxes.ownership.count
+    nodes = boxes.nodes(np.concatenate([np.arange(first, first + count), halo.ghosts]))
+    steps = nodes[:, A.indices] - np.repeat(nodes[:, :count], np.diff(A.indptr), axis=1)
+    stencils = np.zeros((27, count))
+    stencils[offset_numbers(steps), np.repeat(np.arange(count), np.diff(A.indptr))] = A.data
+    shape = boxes.patch_shape()
     return InBoxes(axes, stencils.reshape(27, *shape), boxes)
 
 
@@ -272,9 +273,12 @@ def between_boxes(boxes: Boxes, coarse: Axes, fine: Axes) -> tuple[Interpolation
         fine: Those of the fine one.
     """
     coarser = _coarser(boxes, coarse, fine)
-    P = interpolation(coarse, _part(fine, boxes.patch()))
-    nodes = np.stack(np.unravel_index(P.indices, coarser.shape))
-    rows = sparse.csr_array((P.data, coarser.numbers(nodes), P.indptr), shape=P.shape)
+    known = _within(coarse, _part(fine, boxes.patch(2)))
+    P = interpolation(known, _part(fine, boxes.patch()))
+    sides = (np.searchsorted(nodes, part) for nodes, part in zip(coarse, known, strict=True))
+    numbers = coarser.numbers(np.stack(np.meshgrid(*sides, indexing="ij")).reshape(3, -1))
+    shape = (P.shape[0], coarser.ownership.total)
+    rows = sparse.csr_array((P.data, numbers[P.indices], P.indptr), shape=shape)
     return Interpolation(rows, boxes.ownership, coarser.ownership), coarser
 
 
