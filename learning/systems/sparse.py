@@ -139,14 +139,15 @@ def norm(v: torch.Tensor, processes: Processes) -> torch.Tensor:
 
 def sparse_map(A: sparse.csr_array, like: torch.Tensor) -> SparseMap:
     """Return the map of a block-diagonal matrix, in the dtype and on the device of a tensor."""
-    transpose = A.T.tocsr()  # this sorts the indices, as torch needs; products leave them unsorted
-    matrices = (transpose.T.tocsr(), transpose)
+    # To transpose sorts the indices, as torch needs; products leave them unsorted.
+    transpose = A.T.tocsr()
+    matrices = (A if A.has_sorted_indices else transpose.T.tocsr(), transpose)
     return SparseMap(*(sparse_csr(matrix, like.dtype, like.device) for matrix in matrices))
 
 
 def symmetric_map(A: sparse.csr_array, like: torch.Tensor) -> SparseMap:
     """Return the map of a symmetric block-diagonal matrix, which is stored once."""
-    matrix = sparse_csr(A.T.tocsr(), like.dtype, like.device)
+    matrix = sparse_csr(A if A.has_sorted_indices else A.T.tocsr(), like.dtype, like.device)
     return SparseMap(matrix, matrix)
 
 
