@@ -18,9 +18,9 @@ __all__ = ["Identity", "Jacobi", "Preconditioner", "check_preconditioner", "on_h
 class Preconditioner(Protocol):
     """Anything that makes an approximate inverse M ≈ S⁻¹ for a batch of systems.
 
-    One that has an attribute `is_parallel`, and it is true, also works on several processes: `setup`
-    then takes one distributed system in the order of boxes (see `learning.systems.boxes`), and the
-    map takes and returns the values of the nodes here.
+    One whose attribute `is_parallel` is true also works on several processes: `setup` then takes
+    one distributed system in the order of boxes (see `learning.systems.boxes`), and the map takes
+    and returns the values of the nodes here.
     """
 
     @property

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from mixeddim.tensors import Grid, Halo, Ownership, Processes, ReducedSystem
+from mixeddim.tensors import Halo, Ownership, Processes, ReducedSystem
 
 __all__ = ["Boxes", "InBoxes", "boxes_of", "in_boxes"]
 
@@ -86,6 +86,13 @@ class Boxes:
         rest, z = np.divmod(numbers - self.ownership.starts[process], sizes[2])
         x, y = np.divmod(rest, sizes[1])
         return lower + np.stack([x, y, z])
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """The index in the grid (C order) of each node here, shape (n,)."""
+        here = self.ownership.first + np.arange(self.ownership.count)
+        index: NDArray[np.int64] = np.ravel_multi_index(tuple(self.nodes(here)), self.shape)
+        return index
 
     def patch(self, width: int = 0) -> Index:
         """Return the nodes of the box here and as many layers around it as the grid has."""
@@ -162,9 +169,7 @@ def boxes_of(system: ReducedSystem) -> Boxes:
     grid = system.grid
     assert grid is not None  # `grids_of` has checked
     boxes = Boxes.of(grid.shape, system.processes)
-    here = boxes.ownership.first + np.arange(boxes.ownership.count)
-    index = np.ravel_multi_index(tuple(boxes.nodes(here)), grid.shape)
-    if not system.processes.all(np.array_equal(index, grid.node_of_dof)):
+    if not system.processes.all(np.array_equal(boxes.index, grid.node_of_dof)):
         raise ValueError(
             "got a distributed system in the order of DOLFINx; wanted that of boxes. Use "
             "learning.solve or learning.petsc.as_pc, which see to it, or set the preconditioner up "
@@ -222,15 +227,13 @@ def in_boxes(reduced: ReducedSystem) -> InBoxes:
     dof_of_node = np.empty_like(dofs)
     dof_of_node[arrived - new.first] = dofs
     to, back = _fetching(dof_of_node, old), _fetching(numbers, new)
-    nodes = boxes.nodes(new.first + np.arange(new.count))
-    index = np.ravel_multi_index(tuple(nodes), grid.shape)
     system = replace(
         reduced,
         K=reduced.K.renumbered(numbers, new),
         M=reduced.M.renumbered(numbers, new),
         Pi=reduced.Pi.renumbered(numbers, new),
         b_3=to[0].fetch(reduced.b_3)[to[1]],
-        grid=Grid(grid.shape, grid.lower, grid.cell_size, index, grid.cell_type),
+        grid=replace(grid, node_of_dof=boxes.index),
     )
     return InBoxes(system, to, back)
 

@@ -2,8 +2,8 @@
 
     mpiexec -n 3 python -m mpi4py tests/parallel/preconditioners.py [PROBLEM ...]
 
-Prints a JSON object: for each problem and preconditioner the iterations, the status, and weighted
-sums of the solution.
+Prints a JSON object: for each problem and preconditioner the iterations to 1e-6, the status, and
+weighted sums of the solution.
 """
 
 import mixeddim._fenics
@@ -91,6 +91,11 @@ def sums(reduced: md.ReducedSystem, x: np.ndarray) -> list[float]:
     return reduced.processes.add(weights @ x / reduced.processes.norm(x)).tolist()
 
 
+def steps(residual_norms: np.ndarray) -> int:
+    """Return the number of iterations to 1e-6: those to the end depend on rounding."""
+    return int(np.argmax(residual_norms <= 1e-6 * residual_norms[0]))
+
+
 def in_a_ksp(reduced: md.ReducedSystem, M: learning.Preconditioner) -> dict[str, object]:
     """Solve by PETSc's conjugate gradients with a preconditioner of ours."""
     S = schur_complement(reduced)
@@ -99,13 +104,14 @@ def in_a_ksp(reduced: md.ReducedSystem, M: learning.Preconditioner) -> dict[str,
     ksp.setType("cg")
     ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
     ksp.setTolerances(rtol=1e-11)
+    ksp.setConvergenceHistory()
     ksp.getPC().setType("python")
     ksp.getPC().setPythonContext(as_pc(M, reduced))
     x, b = S.createVecs()
     b.setArray(reduced.g)
     ksp.solve(b, x)
     return {
-        "iterations": ksp.getIterationNumber(),
+        "iterations": steps(ksp.getConvergenceHistory()),
         "status": str(ksp.getConvergedReason() > 0),
         "sums": sums(reduced, x.getArray()),
     }
@@ -114,7 +120,7 @@ def in_a_ksp(reduced: md.ReducedSystem, M: learning.Preconditioner) -> dict[str,
 def solved(reduced: md.ReducedSystem, M: learning.Preconditioner) -> dict[str, object]:
     result = learning.solve(reduced, M, rtol=1e-11)
     return {
-        "iterations": result.iterations + result.extra_iterations,
+        "iterations": steps(result.residual_norms),
         "status": result.status.name,
         "sums": sums(reduced, result.x),
     }

@@ -61,6 +61,11 @@ class GridOperator(Protocol):
         ...
 
     @property
+    def index(self) -> NDArray[np.int64]:
+        """The index in the whole grid of each node here, shape (n,)."""
+        ...
+
+    @property
     def row_sums(self) -> NDArray[np.float64]:
         """Of |A_0|, shape (batch n,)."""
         ...
@@ -125,6 +130,11 @@ class Whole:
     stencils: NDArray[np.float64]
 
     @property
+    def index(self) -> NDArray[np.int64]:
+        """The index of each node."""
+        return np.arange(np.prod([len(x) for x in self.axes]))
+
+    @property
     def row_sums(self) -> NDArray[np.float64]:
         """Of |A_0|, shape (batch n,)."""
         sums: NDArray[np.float64] = np.abs(self.stencils).sum(axis=1).ravel()
@@ -172,6 +182,11 @@ class InBoxes:
     axes: Axes
     stencils: NDArray[np.float64]
     boxes: Boxes
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """The index in the whole grid of each node here."""
+        return self.boxes.index
 
     @property
     def row_sums(self) -> NDArray[np.float64]:
@@ -228,9 +243,7 @@ class InBoxes:
     def to_whole(self) -> ToTissue:
         """Return the matrix that takes the values at the nodes here from those of the grid."""
         boxes, count = self.boxes, self.boxes.ownership.count
-        nodes = boxes.nodes(boxes.ownership.first + np.arange(count))
-        place = np.ravel_multi_index(tuple(nodes), boxes.shape)
-        entries = (np.ones(count), place, np.arange(count + 1))
+        entries = (np.ones(count), boxes.index, np.arange(count + 1))
         shape = (count, int(np.prod(boxes.shape)))
         return ToTissue(sparse.csr_array(entries, shape=shape), boxes.ownership)
 

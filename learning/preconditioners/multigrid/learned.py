@@ -24,6 +24,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from learning.krylov.cycles import or_one
@@ -208,6 +209,18 @@ def _features(
     ]  # fmt: skip
 
 
+def _noise(index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return a number in [-1, 1) for each index, the same wherever that is held.
+
+    The generator "splitmix64" (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195).
+    """
+    z = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    noise: NDArray[np.float64] = (z ^ (z >> np.uint64(31))) / 2.0**63 - 1.0
+    return noise
+
+
 def _largest_eigenvalues(smooth: LinearMap, level: Level) -> torch.Tensor:
     """Estimate the largest eigenvalues of X S by Lanczos steps, (batch,); NaN where X S is.
 
@@ -216,9 +229,7 @@ def _largest_eigenvalues(smooth: LinearMap, level: Level) -> torch.Tensor:
     times a random vector, which weighs large eigenvalues more, also those that few nodes make.
     """
     apply, like, processes = level.apply, level.like, level.processes
-    generator = torch.Generator().manual_seed(processes.rank)
-    start = torch.randn(like.shape[1], generator=generator, dtype=torch.float64)
-    r = apply(start.to(like).expand_as(like))
+    r = apply(torch.tensor(_noise(level.operator.index)).to(like).expand_as(like))
 
     def dot(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return total((u * v).sum(dim=1), processes)
