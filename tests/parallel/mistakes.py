@@ -83,12 +83,11 @@ def with_nan() -> md.ReducedSystem:
     return replace(reduced, b_3=b_3)
 
 
-def set_up(preconditioner: learning.Preconditioner) -> None:
-    reduced = md.reduce(build())
+def set_up(preconditioner: learning.Preconditioner, comm: MPI.Comm = WORLD) -> None:
     pc = PETSc.PC().create(WORLD)
-    pc.setOperators(schur_complement(reduced))
+    pc.setOperators(schur_complement(md.reduce(build())))
     pc.setType("python")
-    pc.setPythonContext(as_pc(preconditioner, reduced))
+    pc.setPythonContext(as_pc(preconditioner, md.reduce(build(None, comm, comm))))
     try:
         pc.setUp()
     except PETSc.Error as error:
@@ -140,6 +139,10 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "a preconditioner of one process in a KSP": (
         lambda: set_up(learning.FastDiagonalisation()), NotImplementedError,
         "FastDiagonalisation needs one",
+    ),
+    "a system of each process in a KSP of all": (
+        lambda: set_up(learning.Jacobi(), ALONE), ValueError,
+        "got a PC on 3 processes for a system on 1",
     ),
     "another order": (
         lambda: PetscMultigrid().create_pc(md.reduce(build())), ValueError,
