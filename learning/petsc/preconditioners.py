@@ -27,7 +27,7 @@ from learning.preconditioners.multigrid.transfer import (
 )
 from learning.systems.boxes import boxes_of
 from learning.systems.operators import SystemBatch, grids_of
-from mixeddim.tensors import Interpolation, ReducedSystem, TissueMatrix
+from mixeddim.tensors import Ownership, ReducedSystem, TissueMatrix
 
 # The PyPI wheel of PETSc needs MPI to be loaded before it, which this module does.
 if importlib.util.find_spec("dolfinx_solver") is not None:
@@ -213,7 +213,7 @@ def _prolongations(system: ReducedSystem) -> list[PETSc.Mat]:
         fine, axes = axes, coarsened(axes, coupling)
         if boxes is not None:
             P, boxes = between_boxes(boxes, axes, fine)
-            prolongations.append(_distributed(P))
+            prolongations.append(_distributed(P.rows, P.fine, P.coarse))
         else:
             rows = interpolation(axes, fine)
             prolongations.append(petsc_matrix(rows if prolongations else rows[grid.node_of_dof]))
@@ -227,17 +227,17 @@ def tissue_block(reduced: ReducedSystem) -> PETSc.Mat:
     """Return A_33 as a PETSc matrix, from which PETSc builds its preconditioners of S."""
     A = reduced.A_33
     if isinstance(A, TissueMatrix):
-        return _definite(_distributed(Interpolation(A.rows, A.ownership, A.ownership)))
+        return _definite(_distributed(A.rows, A.ownership, A.ownership))
     return _definite(petsc_matrix(A))
 
 
-def _distributed(A: Interpolation) -> PETSc.Mat:
-    """Return a matrix of tissue vectors on several processes as a PETSc matrix."""
-    A.rows.sort_indices()
-    index = PETSc.IntType
-    csr = (A.rows.indptr.astype(index), A.rows.indices.astype(index), A.rows.data)
-    sizes = tuple((side.count, side.total) for side in (A.fine, A.coarse))
-    return PETSc.Mat().createAIJ(sizes, csr=csr, comm=A.fine.processes.comm)
+def _distributed(rows: sparse.csr_array, to: Ownership, of: Ownership) -> PETSc.Mat:
+    """Return the rows that each process holds, with columns by global numbers, as one matrix."""
+    comm, index, rows = to.processes.comm, PETSc.IntType, rows.sorted_indices()
+    PETSc.garbage_cleanup(comm)  # Python cannot free by itself what several processes share
+    csr = (rows.indptr.astype(index), rows.indices.astype(index), rows.data)
+    sizes = tuple((side.count, side.total) for side in (to, of))
+    return PETSc.Mat().createAIJ(sizes, csr=csr, comm=comm)
 
 
 def petsc_matrix(A: sparse.csr_array) -> PETSc.Mat:

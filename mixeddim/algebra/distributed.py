@@ -19,6 +19,7 @@ are sent to the owners of the dofs once, when Pi is made.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -102,10 +103,11 @@ class Halo:
         return np.concatenate([v[: self.count], self.fetch(v)])
 
     def fetch(self, v: NDArray[Any]) -> NDArray[Any]:
-        """Return the values of the ghosts alone."""
-        received = np.empty(self.size - self.count, dtype=v.dtype)
-        sent = np.ascontiguousarray(v[self.to_send])
-        self.comm.Alltoallv([sent, self.sent], [received, self.received])
+        """Return the values of the ghosts alone, of one vector or of the columns of several."""
+        received = np.empty((self.size - self.count, *v.shape[1:]), dtype=v.dtype)
+        sent, each = np.ascontiguousarray(v[self.to_send]), math.prod(v.shape[1:])
+        counts = ([each * n for n in numbers] for numbers in (self.sent, self.received))
+        self.comm.Alltoallv([sent, next(counts)], [received, next(counts)])
         return received
 
     def add_back(self, extended: NDArray[np.floating]) -> NDArray[np.floating]:

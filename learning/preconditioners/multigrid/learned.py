@@ -146,11 +146,12 @@ class LearnedMultigrid:
     def setup(self, systems: Sequence[ReducedSystem], batch: SystemBatch) -> LinearMap:
         """Build grids and smoothers, and return the map r -> M r (see `Preconditioner`).
 
-        Differentiable in the parameters of the network.
+        Differentiable in the parameters of the network, on one process.
 
         Raises:
             ValueError: If the systems do not live on structured boxes of one shape or not on the
                 device of the model, or S is singular.
+            NotImplementedError: If several processes want derivatives.
         """
         parameter = next(self.model.parameters())
         if parameter.device != batch.g.device:
@@ -158,6 +159,8 @@ class LearnedMultigrid:
                 f"got a model on {parameter.device} and systems on {batch.g.device}; wanted one "
                 "device. Move the model, or name its device where you solve."
             )
+        if torch.is_grad_enabled() and parameter.requires_grad:
+            batch.processes.refuse("training")
         # Coarsen the small grids of training too, so that the network learns more than the finest.
         hierarchy = create_hierarchy(
             systems, batch, parameter.dtype, to_smallest=self.model.training
