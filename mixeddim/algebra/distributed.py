@@ -2,7 +2,7 @@
 
 On one process all matrices are scipy's. On several these three classes stand for those with tissue
 rows or tissue columns; they know the same products and sums, so that the formulas of the blocks,
-the reduction and the error bounds are written once:
+the reduction, the multigrid and the error bounds are written once:
 
     TissueMatrix    tissue x tissue: K, M, A_33       each process holds the rows of its own dofs
     ToTissue        tissue x network: Pi', A_31       each process holds the rows of its own dofs
@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.processes import Processes
+from mixeddim.processes import ALONE, Processes
 
 __all__ = [
     "FromTissue",
@@ -35,6 +35,8 @@ __all__ = [
     "TissueMatrix",
     "ToTissue",
     "held_rows",
+    "in_halo",
+    "processes_of",
     "zeros_like",
 ]
 
@@ -83,6 +85,9 @@ class Halo:
     Args:
         ghosts: Global numbers of those dofs, sorted.
         ownership: Who owns which.
+
+    Attributes:
+        numbers: Global numbers of the owned dofs and behind them the ghosts.
     """
 
     def __init__(self, ghosts: NDArray[np.integer], ownership: Ownership) -> None:
@@ -93,6 +98,7 @@ class Halo:
         self.received, self.sent = ([len(part) for part in parts] for parts in (wanted, asked))
         self.to_send = np.concatenate(asked) - ownership.first
         self.size = self.count + len(ghosts)
+        self.numbers = np.concatenate([ownership.first + np.arange(self.count), ghosts])
 
     def extend(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the owned values and behind them those of the ghosts."""
@@ -101,6 +107,12 @@ class Halo:
         received = [extended[self.count :], self.received]
         self.comm.Alltoallv([extended[self.to_send], self.sent], received)
         return extended
+
+    def extend_rows(self, rows: sparse.csr_array) -> sparse.csr_array:
+        """Return the owned rows of a matrix and behind them those of the ghosts."""
+        wanted = np.split(self.to_send, np.cumsum(self.sent)[:-1])
+        received = self.comm.alltoall([rows[part] for part in wanted])
+        return sparse.vstack([rows, *received], format="csr")
 
     def add_back(self, extended: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the owned values with those added that others hold for these dofs; transposed."""
@@ -121,7 +133,7 @@ class TissueMatrix:
     __array_ufunc__ = None  # numpy leaves products with it to this class
 
     def __init__(self, rows: sparse.csr_array, ownership: Ownership) -> None:
-        rows.sum_duplicates()  # scipy does so later, in place, and `_local` shares the entries
+        rows.sum_duplicates()  # scipy does so later, in place, and `local` shares the entries
         self.rows, self.ownership = rows, ownership
 
     def __repr__(self) -> str:
@@ -143,28 +155,29 @@ class TissueMatrix:
         return self.rows.data
 
     @cached_property
-    def _local(self) -> tuple[sparse.csr_array, Halo]:
+    def local(self) -> tuple[sparse.csr_array, Halo]:
         """The owned rows with owned columns first, then those of the halo."""
-        first, count = self.ownership.first, self.ownership.count
-        columns = self.rows.indices
-        is_owned = (columns >= first) & (columns < first + count)
-        ghosts, place = np.unique(columns[~is_owned], return_inverse=True)
-        local = columns - first
-        local[~is_owned] = count + place
-        shape = (count, count + len(ghosts))
-        matrix = sparse.csr_array((self.rows.data, local, self.rows.indptr), shape=shape)
-        return matrix, Halo(ghosts, self.ownership)
+        return in_halo(self.rows, self.ownership)
 
     def __matmul__(self, other: Any) -> Any:
-        """Return the product with a tissue vector, or with a diagonal matrix."""
-        matrix, halo = self._local
+        """Return the product with a tissue vector, `ToTissue` or a diagonal matrix."""
+        matrix, halo = self.local
+        if isinstance(other, ToTissue):
+            return ToTissue(self.times(other.rows), self.ownership)
         if sparse.issparse(other):
             scaled = self.rows.data * halo.extend(other.diagonal())[matrix.indices]
             parts = (scaled, self.rows.indices, self.rows.indptr)
             return self._like(sparse.csr_array(parts, shape=self.rows.shape))
-        if np.ndim(other) == 2:
+        if not isinstance(other, np.ndarray):
+            return NotImplemented
+        if other.ndim == 2:
             return np.stack([self @ column for column in other.T], axis=1)
         return matrix @ halo.extend(other)
+
+    def times(self, rows: sparse.csr_array) -> sparse.csr_array:
+        """Return the owned rows of the product with a matrix of which each holds its own rows."""
+        matrix, halo = self.local
+        return (matrix @ halo.extend_rows(rows)).tocsr()
 
     def __rmatmul__(self, diagonal: sparse.sparray) -> TissueMatrix:
         return self._like((diagonal @ self.rows).tocsr())
@@ -189,6 +202,10 @@ class TissueMatrix:
     def diagonal(self) -> NDArray[np.float64]:
         """Return the owned part of the diagonal."""
         return self.rows.diagonal(k=self.ownership.first)
+
+    def sum(self, axis: Literal[1]) -> NDArray[np.float64]:
+        """Return the sums of the owned rows."""
+        return np.asarray(self.rows.sum(axis=axis))
 
     def _like(self, rows: sparse.csr_array) -> TissueMatrix:
         return TissueMatrix(rows, self.ownership)
@@ -274,6 +291,8 @@ class FromTissue:
             return self.ownership.processes.add_sparse((self.columns @ other.rows).tocsr())
         if sparse.issparse(other):
             return FromTissue(self.columns @ other, self.ownership)
+        if not isinstance(other, np.ndarray):
+            return NotImplemented
         return self.ownership.processes.add(self.columns @ other[: self.ownership.count])
 
     def __rmatmul__(self, other: sparse.sparray) -> FromTissue:
@@ -288,6 +307,10 @@ class FromTissue:
 
     def __abs__(self) -> FromTissue:
         return FromTissue(abs(self.columns), self.ownership)
+
+    def sum(self, axis: Literal[1]) -> NDArray[np.float64]:
+        """Return the sums of the rows, over all processes."""
+        return self.ownership.processes.add(np.asarray(self.columns.sum(axis=axis)))
 
     def tocsr(self) -> FromTissue:
         """Return the same with compressed rows."""
@@ -310,6 +333,29 @@ class FromTissue:
         )
         shape = (self.columns.shape[0], self.ownership.total)
         return sparse.coo_array((value, (row, column)), shape=shape).tocsr()
+
+
+def in_halo(rows: sparse.csr_array, ownership: Ownership) -> tuple[sparse.csr_array, Halo]:
+    """Return rows with the owned columns first, then the others among them, and their halo.
+
+    Args:
+        rows: With all columns by their global numbers, no entry twice, shape (any, total).
+        ownership: Who owns which column.
+    """
+    first, count = ownership.first, ownership.count
+    columns = rows.indices
+    is_owned = (columns >= first) & (columns < first + count)
+    ghosts, place = np.unique(columns[~is_owned], return_inverse=True)
+    local = columns - first
+    local[~is_owned] = count + place
+    shape = (rows.shape[0], count + len(ghosts))
+    matrix = sparse.csr_array((rows.data, local, rows.indptr), shape=shape)
+    return matrix, Halo(ghosts, ownership)
+
+
+def processes_of(A: Any) -> Processes:
+    """Return the processes that hold parts of a matrix: this one alone, if it is scipy's."""
+    return ALONE if sparse.issparse(A) else A.ownership.processes
 
 
 def zeros_like(A: Any) -> Any:
