@@ -119,8 +119,10 @@ class Processes:
             return arrays
         order = np.argsort(destination, kind="stable")
         cuts = np.searchsorted(destination[order], np.arange(1, self.size))
-        pieces = zip(*(np.split(array[order], cuts) for array in arrays), strict=True)
-        arrived = self.comm.alltoall(list(pieces))
+        pieces = list(zip(*(np.split(array[order], cuts) for array in arrays), strict=True))
+        own, pieces[self.rank] = pieces[self.rank], ()  # what stays is not packed
+        arrived = self.comm.alltoall(pieces)
+        arrived[self.rank] = own
         return tuple(np.concatenate(parts) for parts in zip(*arrived, strict=True))
 
     def refuse(self, name: str) -> None:

@@ -98,7 +98,8 @@ class Halo:
         self.received, self.sent = ([len(part) for part in parts] for parts in (wanted, asked))
         self.to_send = np.concatenate(asked) - ownership.first
         self.size = self.count + len(ghosts)
-        self.numbers = np.concatenate([ownership.first + np.arange(self.count), ghosts])
+        own = ownership.first + np.arange(self.count, dtype=ghosts.dtype)
+        self.numbers = np.concatenate([own, ghosts])
 
     def extend(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the owned values and behind them those of the ghosts."""
