@@ -106,7 +106,7 @@ class Processes:
             return found, found
         from mpi4py import MPI
 
-        finder = np.where(found, self.rank, self.size).astype(np.int32)
+        finder = np.where(found, np.int32(self.rank), np.int32(self.size))
         first = np.empty_like(finder)
         self.comm.Allreduce(finder, first, MPI.MIN)
         return first < self.size, first == self.rank

@@ -73,14 +73,20 @@ def owned_columns(
         values: The entries; those at the same place add up, shape (n,).
         num_rows: Number of rows.
     """
-    ownership = _owned_by(V)
-    processes = ownership.processes
-    if processes.size > 1:
-        numbers = V.dofmap.index_map.local_to_global(dofs).astype(np.int64)
-        rows, numbers, values = processes.deliver(ownership.owners(numbers), rows, numbers, values)
-        dofs = (numbers - ownership.first).astype(np.int32)
+    ownership, index_map = _owned_by(V), V.dofmap.index_map
     entries = (values, (rows.astype(np.int32), dofs))
-    return sparse.coo_array(entries, shape=(num_rows, ownership.count)).tocsr()
+    here = sparse.coo_array(entries, shape=(num_rows, ownership.count + index_map.num_ghosts))
+    if ownership.processes.size == 1:
+        return here.tocsr()
+    here = here.tocsc()  # adds up before it sends
+    others = here[:, ownership.count :].tocoo()
+    number = index_map.ghosts[others.col]
+    row, number, value = ownership.processes.deliver(
+        ownership.owners(number), others.row, number, others.data
+    )
+    brought = (value, (row, (number - ownership.first).astype(np.int32)))
+    shape = (num_rows, ownership.count)
+    return (here[:, : ownership.count] + sparse.coo_array(brought, shape=shape)).tocsr()
 
 
 def from_tissue(V: dolfinx.fem.FunctionSpace, columns: sparse.csr_array) -> Any:

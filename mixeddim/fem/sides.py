@@ -82,7 +82,10 @@ class Side:
 
     def residual(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return A u - b of this side alone, before Dirichlet elimination."""
-        return self.K @ u + self.M @ u + self.R @ u - self.f - self.h
+        load = self.f + self.h
+        if not self.processes.any(u.any()):  # as where nothing is given
+            return -load
+        return self.K @ u + self.M @ u + self.R @ u - load
 
     @property
     def dirichlet_diagonal(self) -> float:

@@ -42,7 +42,7 @@ SOME = {
         "drop",
         "no box",
         "newton",
-        "hexahedron, krylov, bounded",
+        "hexahedron, krylov, factored",
     ],
     4: [
         "every condition",
