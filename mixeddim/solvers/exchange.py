@@ -3,7 +3,8 @@
 Of a network of few points sparse factors of their number invert it exactly. One of many points
 keeps them on the finest level alone, coarser ones hold T = Pi' Pi and E = Pi' N and the coarsest a
 coarser network; there a polynomial bounds the exchange, and nothing costs more than sparse
-products.
+products. On distributed levels matrices are those of `distributed`; what is of the size of the
+points or the network is whole on each process, and factored there.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class _FewPoints(_AtPoints):
         conductance of the network cancels anything.
         """
         num_points, num_nodes = self.Pi.shape
-        if num_points >= num_nodes and sparse.issparse(self.Pi):
+        if sparse.issparse(self.Pi) and num_points >= num_nodes:  # all nodes are here
             return self.inverse(sparse.diags_array(D).tocsr())
         root = (self.Pi @ sparse.diags_array(np.sqrt(1.0 / D))).tocsr()
         G = root @ root.T + sparse.eye_array(num_points)
@@ -170,7 +171,7 @@ class _AtNodes:
 def _at_nodes(
     T: sparse.csr_array, E: sparse.csr_array, A_11: sparse.csr_array, solve_11: Map
 ) -> _AtNodes:
-    """Return T - E A_11^-1 E', of a coarser network where the level is far smaller than it."""
+    """Return T - E A_11^-1 E', of a coarser network where a whole level is far smaller than it."""
     if not sparse.issparse(E) or not is_worth_coarsening(A_11, E):
         return _AtNodes(T, E, A_11, solve_11)
     Q = coarse_basis(A_11, E)
