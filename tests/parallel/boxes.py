@@ -25,7 +25,10 @@ WORLD, ALONE = MPI.COMM_WORLD, MPI.COMM_SELF
 grids.MOST_WHOLE = geometric.MOST_COARSE_NODES = 100
 
 CASES: dict[str, dict[str, object]] = {
-    "odd cells": {"num_cells": (11, 9, 10), "k_3d": lambda x: ufl.conditional(x[0] > 0.4, 20.0, 1.0)},
+    "odd cells": {
+        "num_cells": (11, 9, 10),
+        "k_3d": lambda x: ufl.conditional(x[0] > 0.4, 20.0, 1.0),
+    },
     "flat": {"num_cells": (12, 13, 2)},
     "hexahedra": {"num_cells": (8, 9, 11), "cell_type": "hexahedron", "k_3d": np.diag([1, 4, 9.0])},
     "anisotropic": {"num_cells": (12, 10, 9), "k_3d": np.diag([1.0, 1.0, 1e-2])},

@@ -108,10 +108,9 @@ def finest(systems: Sequence[ReducedSystem], grids: Sequence[Grid]) -> WholeGrid
         return WholeGrid(axes, stencils_of(matrices, grids))
     boxes = boxes_of(systems[0])
     A, halo = matrices[0].local
-    first, count = boxes.ownership.first, boxes.ownership.count
+    count = boxes.ownership.count
     strides, offset_of_step, farthest = offsets_of_steps(boxes.shape)
-    numbers = np.concatenate([np.arange(first, first + count), halo.ghosts])
-    position, lengths = strides @ boxes.nodes(numbers), np.diff(A.indptr)
+    position, lengths = strides @ boxes.nodes(halo.numbers), np.diff(A.indptr)
     step = position[A.indices] - np.repeat(position[:count], lengths)
     stencils = np.zeros((27, count))
     stencils[offset_of_step[step + farthest], np.repeat(np.arange(count), lengths)] = A.data
