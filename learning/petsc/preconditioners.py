@@ -90,7 +90,7 @@ class PetscMultigrid:
 
     It uses the grids and the interpolation of `GeometricMultigrid`, but treats each system alone
     and leaves out the Schur term. The coarse operators are Galerkin products of A_33, and the
-    coarsest one has Cholesky factors, on several processes MUMPS's.
+    coarsest one has Cholesky factors, on several processes on each.
 
     Attributes:
         smoother: "chebyshev" takes two Chebyshev steps, on the matrix divided by its row sums of
@@ -138,19 +138,28 @@ class PetscMultigrid:
         # Without these settings, PETSc would smooth on a single level instead of solving.
         coarse.setOptionsPrefix(_PREFIX + "mg_coarse_")
         coarse.setType("preonly")
-        coarse.getPC().setType("cholesky")
-        if system.processes.size > 1:
-            coarse.getPC().setFactorSolverType("mumps")
-        coarse.getPC().setFactorPivot(
-            _ROUNDING * system.processes.max(system.A_33.diagonal().max())
-        )
+        coarse.getPC().setType("cholesky" if system.processes.size == 1 else "redundant")
+        zero_pivot = _ROUNDING * system.processes.max(system.A_33.diagonal().max(initial=0.0))
+        coarse.getPC().setFactorPivot(zero_pivot)
+        # On several processes each factors the whole.
+        redundant = {
+            "mg_coarse_redundant_ksp_type": "preonly",
+            "mg_coarse_redundant_pc_type": "cholesky",
+            "mg_coarse_redundant_pc_factor_zeropivot": str(zero_pivot),
+        }
         # Level 0 is the coarsest.
         for level, P in enumerate(reversed(prolongations), start=1):
             pc.setMGInterpolation(level, P)
-        with _options(_CYCLE | _SMOOTHING[self.smoother]):
+        with _options(_CYCLE | _SMOOTHING[self.smoother] | redundant):
             pc.setFromOptions()
             pc.setUp()
-        if pc.getFailedReason() != PETSc.PC.FailedReason.NOERROR:
+        has_failed = pc.getFailedReason() != PETSc.PC.FailedReason.NOERROR
+        if system.processes.size > 1:  # factors on each process do not tell by themselves
+            x, b = coarse.getOperators()[0].createVecs()
+            b.set(1.0)
+            coarse.solve(b, x)
+            has_failed = not np.isfinite(x.norm())
+        if has_failed:
             raise ValueError(
                 "got a system whose tissue block is singular on its coarsest grid; wanted a "
                 "positive definite one. Give the tissue a reaction or a Dirichlet condition."

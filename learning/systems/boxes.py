@@ -234,7 +234,8 @@ def in_boxes(reduced: ReducedSystem) -> InBoxes:
         b_3=to[0].fetch(reduced.b_3)[to[1]],
         grid=replace(grid, node_of_dof=boxes.index),
     )
-    vars(system)["solve_11"] = reduced.solve_11  # the network is the same
+    if "solve_11" in vars(reduced):  # the network is the same, and need not be factored again
+        vars(system)["solve_11"] = reduced.solve_11
     return InBoxes(system, to, back)
 
 

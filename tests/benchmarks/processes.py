@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from mpi4py import MPI
 
+import learning
 import mixeddim as md
 
 WORLD = MPI.COMM_WORLD
@@ -34,7 +35,7 @@ def main() -> None:
     add = parser.add_argument
     add("--num-cells", type=int, default=32, help="cells along each side of the box (32)")
     add("--num-nodes", type=int, default=200, help="nodes of the random network (200)")
-    add("--method", default="krylov", help="or reduced, direct (krylov)")
+    add("--method", default="krylov", help="or reduced, direct, learned (krylov)")
     add("--repeat", type=int, default=3, help="runs (3)")
     args = parser.parse_args()
     graph = md.random_vascular_graph(args.num_nodes, 0.05, seed=0)
@@ -48,15 +49,25 @@ def main() -> None:
         _ = system.A_0, system.Pi, system.N, system.A_11, system.b_3
         return system
 
+    def solve(system: md.CoupledSystem) -> int:
+        """Compute both fields and return the iterations."""
+        if args.method != "learned":
+            return md.solve(system, args.method).iterations
+        reduced = md.reduce(system)
+        result = learning.solve(reduced, learning.load_pretrained("multigrid"))
+        assert result.converged
+        reduced.back_substitute(result.x)
+        return result.iterations
+
     (box, network), meshes = timed(mesh)
     runs = []
     for _ in range(args.repeat):
         system, assembled = timed(assemble)
-        solution, solved = timed(lambda system=system: md.solve(system, args.method))
+        iterations, solved = timed(lambda system=system: solve(system))
         runs.append((*assembled, *solved))
         report("run", runs[-1])
     if WORLD.rank == 0:
-        print(f"meshes {meshes[0]:.1f} s ({meshes[1]:.1f} s), {solution.iterations} iterations")
+        print(f"meshes {meshes[0]:.1f} s ({meshes[1]:.1f} s), {iterations} iterations")
     report(f"{WORLD.size} processes, {args.num_cells} cells, medians", np.median(runs, axis=0))
 
 
