@@ -13,15 +13,15 @@ are tight, and the hematocrit does not split at junctions: viscosity is given.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 
 from mixeddim.networks.graphs import (
     NetworkError,
@@ -30,8 +30,11 @@ from mixeddim.networks.graphs import (
     edge_lengths,
     edge_radii,
 )
+from mixeddim.networks.multigrid import Multigrid
 
 __all__ = ["Flow", "solve_flow"]
+
+MOST_BY_FACTORS = 20_000  # unknowns; the factors of more may take minutes and gigabytes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,19 +161,41 @@ def _solve(
     flow = G * (D @ pressure)
     if not is_given.all():
         free = D[:, np.flatnonzero(~is_given)]
-        A = free.T @ sparse.diags_array(G) @ free
-        scale = sparse.diags_array(1 / np.sqrt(A.diagonal()))
-        factors = splu(
-            (scale @ A @ scale).tocsc(),
-            permc_spec="MMD_AT_PLUS_A",
-            options={"SymmetricMode": True},
-        )
+        solve = _inverse((free.T @ sparse.diags_array(G) @ free).tocsr())
         for _ in range(3):  # the solution, and two refinements
             missing = inflow[~is_given] - free.T @ flow
-            correction = scale @ factors.solve(scale @ missing)
+            correction = solve(missing)
             pressure[~is_given] += correction
             flow += G * (free @ correction)
     return np.where(is_given, given, pressure + level), flow
+
+
+def _inverse(A: sparse.csr_array) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Return how to solve with a matrix: by factors, or where these would be large, by multigrid.
+
+    Of an irregular network multigrid may not converge; then it is factors all the same.
+    """
+
+    @cache
+    def factors() -> tuple[sparse.dia_array, SuperLU]:
+        scale = sparse.diags_array(1 / np.sqrt(A.diagonal()))
+        scaled = (scale @ A @ scale).tocsc()
+        options = {"SymmetricMode": True}
+        return scale, splu(scaled, permc_spec="MMD_AT_PLUS_A", options=options)
+
+    def solve_by_factors(b: NDArray[np.float64]) -> NDArray[np.float64]:
+        scale, factored = factors()
+        return np.asarray(scale @ factored.solve(scale @ b))
+
+    if A.shape[0] <= MOST_BY_FACTORS:
+        return solve_by_factors
+    multigrid = Multigrid(A)
+
+    def solve(b: NDArray[np.float64]) -> NDArray[np.float64]:
+        x = multigrid.solve(b)
+        return solve_by_factors(b) if x is None else x
+
+    return solve
 
 
 def _differences(graph: nx.Graph) -> sparse.csr_array:
