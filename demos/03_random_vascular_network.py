@@ -7,7 +7,9 @@
 # - generate a vascular network (demo 10 reads one from a file),
 # - mesh network and tissue, assemble the coupled problem, and reduce it to the tissue,
 # - solve it as a whole and reduced, compare both, and check the mass balance,
-# - draw the result and write it for ParaView.
+# - draw the result and write it for ParaView,
+# - run all of this on several processes: `mpiexec -n 4 python -m mpi4py` before the name of the
+#   script gives the same numbers and files.
 #
 # ## The problem
 #
@@ -43,6 +45,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import mixeddim as md
 
@@ -78,11 +81,17 @@ class Result:
     files: tuple[Path, ...]
 
 
+def fields(solution: md.Solution) -> dict[str, NDArray[np.float64]]:
+    """Return all values of both fields; `u_3d.x.array` are those that a process holds."""
+    u_1d, u_3d = md.network_dataset(solution)["u_1d"], md.tissue_dataset(solution)["u_3d"]
+    return {"u_1d": u_1d, "u_3d": u_3d}
+
+
 def solve(system: md.CoupledSystem, output: Path) -> Result:
     direct, reduced = md.solve(system), md.solve(system, method="reduced")
     difference = max(
-        np.abs(a.x.array - b.x.array).max() / np.abs(b.x.array).max()
-        for a, b in ((reduced.u_3d, direct.u_3d), (reduced.u_1d, direct.u_1d))
+        np.abs(a - b).max() / np.abs(b).max()
+        for a, b in zip(fields(reduced).values(), fields(direct).values(), strict=True)
     )
     _, residual = system.unconstrained_residual(direct.u_3d.x.array, direct.u_1d.x.array)
     inflow = residual[system.side_1d.dirichlet_dofs].sum()
@@ -100,21 +109,21 @@ def solve(system: md.CoupledSystem, output: Path) -> Result:
 # ## What came out
 
 
-def report(result: Result) -> None:
+def report(result: Result) -> str:
     direct, reduced = result.direct, result.reduced
-    sizes = len(direct.u_3d.x.array), len(direct.u_1d.x.array)
-    print(f"{md.network_statistics(direct.system.network.graph)}\n")
-    print("solver         unknowns  iterations  residual")
+    sizes = [u.function_space.dofmap.index_map.size_global for u in (direct.u_3d, direct.u_1d)]
+    lines = [f"{md.network_statistics(direct.system.network.graph)}\n"]
+    lines += ["solver         unknowns  iterations  residual"]
     for name, size, solution in (("direct", sum(sizes), direct), ("reduced", sizes[0], reduced)):
         row = f"{size:>8}  {solution.iterations:>10}  {solution.relative_residual:>8.1e}"
-        print(f"{name:<13}  {row}")
-    print(f"\ndifference of both      {result.difference:.1e}")
-    print(f"mass balance error      {direct.mass_balance.error:.1e}")
-    for field in (direct.u_1d, direct.u_3d):
-        print(f"{field.name:<22}  {field.x.array.min():.4g} to {field.x.array.max():.4g}")
-    print(f"flow into the network   {result.inflow:.4g}")
-    print(f"exchange over the wall  {direct.mass_balance.exchange:.4g}\n")
-    print("written:", *result.files, sep="\n  ")
+        lines += [f"{name:<13}  {row}"]
+    lines += [f"\ndifference of both      {result.difference:.1e}"]
+    lines += [f"mass balance error      {direct.mass_balance.error:.1e}"]
+    for name, values in fields(direct).items():
+        lines += [f"{name:<22}  {values.min():.4g} to {values.max():.4g}"]
+    lines += [f"flow into the network   {result.inflow:.4g}"]
+    lines += [f"exchange over the wall  {direct.mass_balance.exchange:.4g}\n"]
+    return "\n  ".join(["\n".join([*lines, "written:"]), *map(str, result.files)])
 
 
 def main(argv: Sequence[str] | None = None) -> Result:
@@ -128,7 +137,9 @@ def main(argv: Sequence[str] | None = None) -> Result:
     args = parser.parse_args(argv)
     system = assemble(args.num_cells, args.num_nodes, args.method, args.seed)
     result = solve(system, args.output)
-    report(result)
+    text = report(result)  # on every process, since its numbers are sums over all of them
+    if system.network.comm.rank == 0:
+        print(text)
     return result
 
 

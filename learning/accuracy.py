@@ -69,7 +69,7 @@ class ErrorEstimator:
         error_3 = self._solve(residual)
         if error_3 is None:
             return _UNKNOWN
-        error_1 = self.reduced.solve_11(self.reduced.A_13 @ error_3)
+        error_1 = self.reduced.solve_11(-self.reduced.exchange_1(error_3))
         return bound_error(self._fields(x), (error_3, error_1))
 
     def rounding(self, x: torch.Tensor) -> ErrorBound:
@@ -81,11 +81,11 @@ class ErrorEstimator:
         reduced, fields = self.reduced, self._fields(x)
         # The rest of the residual is rounding, too.
         w_3, w_1 = uncertainty(reduced, (reduced.b_3, reduced.b_1), fields, with_residual=False)
-        right = w_3 - reduced.A_31 @ reduced.solve_11(w_1)
+        right = w_3 + reduced.exchange_3(reduced.solve_11(w_1))
         error_3 = self._solve(torch.tensor(right[None]).to(self.batch.g))
         if error_3 is None:
             return _UNKNOWN
-        error_1 = reduced.solve_11(w_1 - reduced.A_13 @ error_3)
+        error_1 = reduced.solve_11(w_1 + reduced.exchange_1(error_3))
         return bound_error(fields, (error_3, error_1))
 
     def _fields(self, x: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -155,7 +155,8 @@ def _in_units_of_its_own(reduced: ReducedSystem) -> tuple[ReducedSystem, float, 
     """
     if not isinstance(reduced, ReducedSystem):
         return reduced, 1.0, 1.0  # `batch_systems` says what is wrong
-    diagonal, load = float(reduced.A_33.diagonal().mean()), float(np.abs(reduced.g).max())
+    reduced.processes.refuse("learning")
+    diagonal, load = float(reduced.diagonal_33.mean()), float(np.abs(reduced.g).max())
     matrix_unit = field_unit = 1.0
     if 0.0 < diagonal < np.inf and abs(np.log2(diagonal)) > _FAR:
         matrix_unit = float(np.exp2(np.rint(np.log2(diagonal))))

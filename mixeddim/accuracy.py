@@ -9,7 +9,8 @@ eps, and the error obeys (Higham 2002, Accuracy and Stability of Numerical Algor
 Entries of A^-1 are those of a Green's function and hardly ever negative: diffusion, uptake and
 exchange keep the maximum principle but for what P1 elements violate of it. So A^-1 itself stands
 for |A^-1|, and the bound takes one solve, with the factors or the preconditioner that are there.
-Needs numpy and scipy alone.
+Needs numpy and scipy alone. On several processes the matrices are distributed and the norms taken
+over all of them, so that each process judges alike.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixeddim.fem.blocks import Blocks
+from mixeddim.fem.processes import ALONE, Processes
 
 __all__ = [
     "ACCURACY",
@@ -68,9 +70,14 @@ def relative_residual(blocks: Blocks, b: Pair, x: Pair) -> float:
     b_1 - A_13 u_3d for the network.
     """
     (b_3, b_1), (x_3, x_1) = b, x
-    drive_3, drive_1 = b_3 - blocks.A_31 @ x_1, b_1 - blocks.A_13 @ x_3
-    sides = ((drive_3 - blocks.A_33 @ x_3, drive_3), (drive_1 - blocks.A_11 @ x_1, drive_1))
-    return float(np.max([_ratio(residual, drive) for residual, drive in sides]))
+    drive_3, drive_1 = b_3 + blocks.exchange_3(x_1), b_1 + blocks.exchange_1(x_3)
+    taken_3 = blocks.A_0 @ x_3 + blocks.Pi.T @ (blocks.W @ (blocks.B @ (blocks.Pi @ x_3)))
+    return float(
+        np.maximum(
+            _ratio(drive_3 - taken_3, drive_3, blocks.processes),
+            _ratio(drive_1 - blocks.A_11 @ x_1, drive_1, ALONE),
+        )
+    )
 
 
 def uncertainty(blocks: Blocks, b: Pair, x: Pair, *, with_residual: bool = True) -> Pair:
@@ -83,38 +90,59 @@ def uncertainty(blocks: Blocks, b: Pair, x: Pair, *, with_residual: bool = True)
         with_residual: Whether |r| counts.
     """
     (b_3, b_1), (x_3, x_1) = b, x
-    A_33, A_31, A_13, A_11 = blocks.A_33, blocks.A_31, blocks.A_13, blocks.A_11
+    A_0, A_11, Pi, N, W, B = (
+        getattr(blocks, name) for name in ("A_0", "A_11", "Pi", "N", "W", "B")
+    )
     size_3, size_1 = abs(x_3), abs(x_1)
-    rounding_3 = PRECISION * (abs(A_33) @ size_3 + abs(A_31) @ size_1 + abs(b_3))
-    rounding_1 = PRECISION * (abs(A_13) @ size_3 + abs(A_11) @ size_1 + abs(b_1))
+    averaging, basis = abs(Pi), abs(N)
+    at_points = W @ (B @ (averaging @ size_3 + basis @ size_1))
+    rounding_3 = PRECISION * (abs(A_0) @ size_3 + averaging.T @ at_points + abs(b_3))
+    rounding_1 = PRECISION * (
+        abs(A_11) @ size_1 + basis.T @ (W @ (B @ (averaging @ size_3))) + abs(b_1)
+    )
     if not with_residual:
         return rounding_3, rounding_1
-    residual_3, residual_1 = b_3 - A_33 @ x_3 - A_31 @ x_1, b_1 - A_13 @ x_3 - A_11 @ x_1
+    residual_3 = b_3 - A_0 @ x_3 - Pi.T @ (W @ (B @ (Pi @ x_3 - N @ x_1)))
+    residual_1 = b_1 - A_11 @ x_1 + blocks.exchange_1(x_3)
     return abs(residual_3) + rounding_3, abs(residual_1) + rounding_1
 
 
-def bound_error(x: Pair, error: Pair) -> ErrorBound:
+def bound_error(x: Pair, error: Pair, processes: Processes = ALONE) -> ErrorBound:
     """Return the bound from A^-1 times the uncertainty.
 
     Args:
         x: The solution.
         error: That product.
+        processes: Over which tissue vectors are distributed.
     """
-    return ErrorBound(*(relative_change(e, side) for e, side in zip(error, x, strict=True)))
+    (x_3, x_1), (error_3, error_1) = x, error
+    return ErrorBound(relative_change(error_3, x_3, processes), relative_change(error_1, x_1))
 
 
-def relative_change(change: NDArray[np.float64], field: NDArray[np.float64]) -> float:
-    """Return the larger of the relative changes in the largest value and in the mean square."""
-    largest = _divide(np.max(abs(change)), np.max(abs(field)))
-    return float(np.maximum(largest, _ratio(change, field)))  # NaN wins
+def relative_change(
+    change: NDArray[np.float64], field: NDArray[np.float64], processes: Processes = ALONE
+) -> float:
+    """Return the larger of the relative changes in the largest value and in the mean square.
+
+    Args:
+        change: The change.
+        field: What it changes.
+        processes: Over which both are distributed.
+    """
+    largest = _divide(_largest(change, processes), _largest(field, processes))
+    return float(np.maximum(largest, _ratio(change, field, processes)))  # NaN wins
 
 
-def _ratio(vector: NDArray[np.float64], unit: NDArray[np.float64]) -> float:
-    scale = max(float(np.max(abs(unit))), float(np.max(abs(vector))))
+def _ratio(vector: NDArray[np.float64], unit: NDArray[np.float64], processes: Processes) -> float:
+    scale = max(_largest(unit, processes), _largest(vector, processes))
     if scale == 0.0:
         return 0.0
     # Squares of fields in extreme units under- or overflow.
-    return _divide(np.linalg.norm(vector / scale), np.linalg.norm(unit / scale))
+    return _divide(processes.norm(vector / scale), processes.norm(unit / scale))
+
+
+def _largest(vector: NDArray[np.float64], processes: Processes) -> float:
+    return processes.max(np.max(abs(vector), initial=0.0))
 
 
 def _divide(value: float | np.floating, unit: float | np.floating) -> float:

@@ -5,6 +5,9 @@
 
 An assembled Schur term would be dense, so it stays a product of sparse factors. Needs only numpy
 and scipy, so that a saved system can be used without DOLFINx.
+
+On several processes tissue vectors are the dofs that a process owns, and so are those that S maps;
+A_11 is whole and factored on each, so that its inverse takes no communication.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import LinearOperator, splu
+from scipy.sparse.linalg import LinearOperator
 from scipy.spatial import KDTree
 
+from mixeddim.algebra.network_block import definite_factors
 from mixeddim.atomic import replacing
 from mixeddim.fem.blocks import Blocks
 from mixeddim.fem.grid import CellType, Grid
@@ -69,7 +73,8 @@ class ReducedSystem(Blocks):
     grid: Grid | None
 
     def __repr__(self) -> str:
-        return f"ReducedSystem({len(self.b_3)} unknowns, {len(self.b_1)} eliminated)"
+        here = f" on process {self.processes.rank}" if self.processes.size > 1 else ""
+        return f"ReducedSystem({len(self.b_3)} unknowns{here}, {len(self.b_1)} eliminated)"
 
     @cached_property
     def W(self) -> sparse.dia_array:
@@ -84,10 +89,7 @@ class ReducedSystem(Blocks):
     @cached_property
     def solve_11(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         """Apply A_11^-1 by its sparse factors, to shape (num_dofs_1d,) or (num_dofs_1d, k)."""
-        solve: Callable[[NDArray[np.float64]], NDArray[np.float64]] = splu(
-            self.A_11.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}
-        ).solve
-        return solve
+        return definite_factors(self.A_11)
 
     @cached_property
     def L_11(self) -> NDArray[np.float64]:
@@ -116,16 +118,20 @@ class ReducedSystem(Blocks):
         """The Schur complement, symmetric positive definite, shape (num_dofs_3d, num_dofs_3d)."""
 
         def apply(v: NDArray[np.float64]) -> NDArray[np.float64]:
-            return self.A_33 @ v - self.A_31 @ self.solve_11(self.A_13 @ v)
+            exchange = self.W @ (self.B @ (self.Pi @ v))
+            network = self.solve_11(self.N.T @ exchange)
+            exchange -= self.W @ (self.B @ (self.N @ network))
+            product: NDArray[np.float64] = self.A_0 @ v + self.Pi.T @ exchange
+            return product
 
         return LinearOperator(
-            self.A_33.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=float
+            self.K.shape, matvec=apply, rmatvec=apply, matmat=apply, rmatmat=apply, dtype=float
         )
 
     @cached_property
     def g(self) -> NDArray[np.float64]:
         """Right-hand side of the reduced problem, shape (num_dofs_3d,)."""
-        return self.b_3 - self.A_31 @ self.solve_11(self.b_1)
+        return self.b_3 + self.exchange_3(self.solve_11(self.b_1))
 
     def back_substitute(self, u_3d: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the network dofs that belong to tissue dofs.
@@ -133,7 +139,7 @@ class ReducedSystem(Blocks):
         Args:
             u_3d: Shape (num_dofs_3d,).
         """
-        return self.solve_11(self.b_1 - self.A_13 @ u_3d)
+        return self.solve_11(self.b_1 + self.exchange_1(u_3d))
 
 
 def reduce(system: CoupledSystem) -> ReducedSystem:
@@ -169,7 +175,11 @@ def save_reduced(reduced: ReducedSystem, path: str | os.PathLike[str]) -> None:
     Args:
         reduced: The system.
         path: File to write; an existing one stays whole until the new one is complete.
+
+    Raises:
+        NotImplementedError: If the system is distributed over several processes.
     """
+    reduced.processes.refuse("save_reduced")
     arrays: dict[str, Any] = {"format": _FORMAT}
     arrays |= {name: getattr(reduced, name) for name in _DENSE}
     for name in _SPARSE:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from scipy import sparse
 
 from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertainty
+from mixeddim.algebra.chebyshev import chebyshev, nearly_inverse
+from mixeddim.algebra.network_block import (
+    MOST_FACTORED,
+    coarse_basis,
+    definite_factors,
+    is_worth_coarsening,
+)
 from mixeddim.atomic import replacing
 from mixeddim.fem.grid import Grid
 from mixeddim.memory import MemoryClaimError, check_claim, free_memory
 from mixeddim.reduction import ReducedSystem
 
 __all__ = [
+    "MOST_DENSE",
+    "MOST_FACTORED",
     "ErrorBound",
     "Grid",
     "MemoryClaimError",
@@ -23,8 +33,13 @@ __all__ = [
     "ReducedTensors",
     "SymmetricProduct",
     "bound_error",
+    "chebyshev",
     "check_claim",
+    "coarse_basis",
+    "definite_factors",
     "free_memory",
+    "is_worth_coarsening",
+    "nearly_inverse",
     "relative_change",
     "replacing",
     "sparse_csr",
@@ -33,15 +48,19 @@ __all__ = [
 ]
 
 
+MOST_DENSE: Final = 4000
+"""Network dofs of which an accelerator holds a dense factor, 8 n_1^2 bytes in float64."""
+
+
 @dataclass(frozen=True, eq=False)
 class ReducedTensors:
-    """S u_3d = g with S = A_33 - A_31 (L L')^-1 A_13 on one device, in one dtype.
+    """S u_3d = g with S = A_33 - A_31 A_11^-1 A_13 on one device, in one dtype.
 
     Attributes:
         A_33: Tissue block, sparse CSR, shape (n_3, n_3).
         A_31: Coupling block, sparse CSR, shape (n_3, n_1).
         A_13: Its transpose, sparse CSR, shape (n_1, n_3).
-        L_11: Lower Cholesky factor of the network block, dense, shape (n_1, n_1).
+        solve_11: The map b -> A_11^-1 b of the network block, shapes (n_1, k).
         g: Right-hand side, shape (n_3,).
         grid: Nodes of the structured box, to convert dofs to grid arrays and back, or None.
     """
@@ -49,7 +68,7 @@ class ReducedTensors:
     A_33: torch.Tensor
     A_31: torch.Tensor
     A_13: torch.Tensor
-    L_11: torch.Tensor
+    solve_11: Callable[[torch.Tensor], torch.Tensor]
     g: torch.Tensor
     grid: Grid | None
 
@@ -77,7 +96,7 @@ class ReducedTensors:
 
     def _multiply(self, v: torch.Tensor) -> torch.Tensor:
         columns = v.reshape(-1, v.shape[-1]).T.contiguous()
-        network = torch.cholesky_solve(self.A_13 @ columns, self.L_11)
+        network = self.solve_11(self.A_13 @ columns)
         product = self.A_33 @ columns - self.A_31 @ network
         return product.T.reshape(v.shape)
 
@@ -110,8 +129,8 @@ def to_torch(
 ) -> ReducedTensors:
     """Export a reduced system to torch; factors and right-hand side are computed in float64.
 
-    The factor of the network block is dense, 8 n_1^2 bytes in float64: 70 MB at 3,000 network
-    dofs. For larger networks use `reduced.S`, whose factors are sparse.
+    The factors of the network block are sparse and stay on the CPU. An accelerator holds a dense
+    one of up to `MOST_DENSE` network dofs, and asks the CPU for larger ones.
 
     Args:
         reduced: The system, assembled here or read by `mixeddim.load_reduced`.
@@ -120,19 +139,30 @@ def to_torch(
 
     Raises:
         ValueError: If the dtype is another one.
+        NotImplementedError: If the system is distributed over several processes.
     """
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"got dtype={dtype}; wanted torch.float32 or torch.float64.")
-    # Column-major order, so that cholesky_solve need not copy it.
-    L_11 = torch.tensor(reduced.L_11.T).mT
+    reduced.processes.refuse("to_torch")
     return ReducedTensors(
         A_33=sparse_csr(reduced.A_33, dtype, device),
         A_31=sparse_csr(reduced.A_31, dtype, device),
         A_13=sparse_csr(reduced.A_13, dtype, device),
-        L_11=L_11.to(dtype=dtype, device=device),
+        solve_11=_network_solver(reduced, dtype, torch.device(device)),
         g=torch.tensor(reduced.g, dtype=dtype, device=device),
         grid=reduced.grid,
     )
+
+
+def _network_solver(
+    reduced: ReducedSystem, dtype: torch.dtype, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    if device.type != "cpu" and len(reduced.b_1) <= MOST_DENSE:
+        # Column-major order, so that cholesky_solve need not copy it.
+        L_11 = torch.tensor(reduced.L_11.T).mT.to(dtype=dtype, device=device)
+        return lambda b: torch.cholesky_solve(b, L_11)
+    solve_11 = reduced.solve_11
+    return lambda b: torch.from_numpy(solve_11(b.to("cpu", torch.float64).numpy())).to(b)
 
 
 def sparse_csr(A: sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:

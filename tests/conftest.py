@@ -2,6 +2,7 @@
 
 import mixeddim._fenics  # noqa: F401  # before any module imports DOLFINx or MPI
 
+import os
 import shutil
 import subprocess
 import sys
@@ -72,26 +73,34 @@ def graph(request: pytest.FixtureRequest) -> nx.Graph:
 
 
 @pytest.fixture(scope="session")
-def run_on_two_processes() -> Callable[[str], str]:
-    """Run a program under mpiexec and return what both processes printed."""
+def run_on_processes() -> Callable[..., str]:
+    """Run Python with arguments on several processes and return what all of them printed."""
     mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which(
         "mpiexec"
     )
     if mpiexec is None:
         pytest.skip("no mpiexec beside this Python or on the PATH")
 
-    def run(program: str) -> str:
+    def run(number: int, *arguments: str) -> str:
         result = subprocess.run(
-            [mpiexec, "-n", "2", sys.executable, "-c", program],
+            [mpiexec, "-n", str(number), sys.executable, *arguments],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=200,
             check=False,
+            # More processes than cores then give way while they wait (MPICH).
+            env={**os.environ, "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1"},
         )
         assert result.returncode == 0, result.stderr
         return result.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run_on_two_processes(run_on_processes: Callable[..., str]) -> Callable[[str], str]:
+    """Run a program under mpiexec and return what both processes printed."""
+    return lambda program: run_on_processes(2, "-c", program)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ ORDER = {
         "memory",
         "networks",
         "fem",
+        "algebra",
         "accuracy",
         "reduction",
         "tensors",

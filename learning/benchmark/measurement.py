@@ -89,7 +89,7 @@ class _Batch:
         return [_fresh(system) for system in self.systems]
 
 
-_OPERATOR = ("A_33", "A_31", "A_13", "solve_11", "L_11", "S", "g")
+_OPERATOR = ("A_0", "A_33", "A_31", "A_13", "solve_11", "L_11", "S", "g")
 
 
 def _fresh(system: ReducedSystem) -> ReducedSystem:

@@ -68,7 +68,7 @@ class Jacobi:
         self, systems: Sequence[ReducedSystem], batch: SystemBatch
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the division by the diagonal (see `Preconditioner`)."""
-        diagonals = torch.stack([torch.tensor(system.A_33.diagonal()) for system in systems])
+        diagonals = torch.stack([torch.tensor(system.diagonal_33) for system in systems])
         inverse = (1.0 / diagonals).to(batch.g)
         return lambda r: inverse * r
 

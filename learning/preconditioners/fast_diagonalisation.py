@@ -137,7 +137,7 @@ def _parts(system: ReducedSystem) -> _Parts:
     eigenvalues = symbols(axes, k, max(added, 0.0) + reaction)
     # Without reaction and Dirichlet conditions only the network holds the constants.
     eigenvalues = np.maximum(eigenvalues, 1e-3 * (scaling @ (system.S @ scaling)) / volume)
-    fixed_inverse = np.where(is_fixed, 1.0 / system.A_33.diagonal(), 0.0)
+    fixed_inverse = np.where(is_fixed, 1.0 / system.diagonal_33, 0.0)
     return _Parts(axes, eigenvalues, scaling, fixed_inverse)
 
 

@@ -118,7 +118,7 @@ class UNetPreconditioner:
             for system, grid in zip(systems, grids, strict=True)
         ]
         geometry = torch.tensor(np.stack(distances), dtype=dtype, device=device)[:, None]
-        diagonals = np.stack([system.A_33.diagonal() for system in systems])
+        diagonals = np.stack([system.diagonal_33 for system in systems])
         scale = torch.tensor(np.sqrt(np.mean(diagonals**2, axis=1))).to(batch.g)[:, None]
         node_of_dof = torch.tensor(grids[0].node_of_dof, device=device)
         dof_of_node = torch.argsort(node_of_dof)

@@ -302,7 +302,7 @@ def _inlet_part(problem: Problem, values: NDArray[np.float64]) -> NDArray[np.flo
     """Return g for these values of u_1d at the inlets."""
     reduced = problem.reduced
     network = reduced.solve_11(problem.inlet_loads_1 @ values)
-    return problem.inlet_loads_3 @ values - reduced.A_31 @ network
+    return problem.inlet_loads_3 @ values + reduced.exchange_3(network)
 
 
 def _smooth_field(grid: Grid | None, rng: np.random.Generator) -> NDArray[np.float64]:

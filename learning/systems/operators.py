@@ -9,10 +9,24 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from learning.systems.sparse import LinearMap, block_diagonal, spd_solver
+from learning.systems.sparse import (
+    LinearMap,
+    SparseMap,
+    block_diagonal,
+    sparse_map,
+    spd_solver,
+    symmetric_on_host,
+)
 from mixeddim.tensors import Grid, ReducedSystem, SymmetricProduct, sparse_csr
 
-__all__ = ["SystemBatch", "batch_systems", "grids_of", "network_blocks"]
+__all__ = [
+    "SystemBatch",
+    "averaging_matrices",
+    "batch_systems",
+    "grids_of",
+    "network_bases",
+    "network_blocks",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +37,17 @@ class SystemBatch:
     size: their dofs are padded to the largest, with ones on the diagonal.
 
     Attributes:
-        A_33: Tissue blocks, sparse CSR, shape (batch n_3, batch n_3).
-        A_31: Coupling blocks, sparse CSR, shape (batch n_3, batch n_1).
-        A_13: Their transposes, sparse CSR, shape (batch n_1, batch n_3).
+        A_0: Tissue blocks without exchange, sparse CSR, shape (batch n_3, batch n_3).
+        average: Averaging matrices, their rows scaled by the roots of weight times conductance.
+        basis: Network bases at the points of these, scaled alike.
         solve_11: The map b -> A_11^-1 b, shapes (batch, n_1).
         g: Right-hand sides, shape (batch, n_3).
         grid: Nodes of the structured box of the first system, or None.
     """
 
-    A_33: torch.Tensor
-    A_31: torch.Tensor
-    A_13: torch.Tensor
+    A_0: torch.Tensor
+    average: SparseMap
+    basis: SparseMap
     solve_11: LinearMap
     g: torch.Tensor
     grid: Grid | None
@@ -59,10 +73,10 @@ class SystemBatch:
 
     def _multiply(self, v: torch.Tensor) -> torch.Tensor:
         # Products with a vector are twice as fast as with a one-column matrix.
-        column = v.reshape(-1)
-        network = self.solve_11((self.A_13 @ column).reshape(len(v), -1))
-        product = self.A_33 @ column - self.A_31 @ network.reshape(-1)
-        return product.reshape(v.shape)
+        tissue = (self.A_0 @ v.reshape(-1)).reshape(v.shape)
+        means = self.average(v)
+        network = self.solve_11(self.basis.T(means))
+        return tissue + self.average.T(means - self.basis(network))
 
 
 def batch_systems(
@@ -79,6 +93,7 @@ def batch_systems(
 
     Raises:
         ValueError: If there is no system, one is not reduced, or the numbers of tissue dofs differ.
+        NotImplementedError: If one is distributed over several processes.
     """
     for system in systems:
         if not isinstance(system, ReducedSystem):
@@ -86,6 +101,7 @@ def batch_systems(
                 f"got a {type(system).__name__}; wanted a ReducedSystem. Reduce it with "
                 "mixeddim.reduce(system)."
             )
+        system.processes.refuse("learning")
     sizes = sorted({len(system.b_3) for system in systems})
     if len(sizes) != 1:
         raise ValueError(
@@ -93,23 +109,47 @@ def batch_systems(
             "on the same grid. Batch each grid on its own."
         )
     most = max(len(system.b_1) for system in systems)
-    A_31 = []
-    for system in systems:
-        padded = system.A_31.copy()
-        padded.resize(sizes[0], most)
-        A_31.append(padded)
-    coupling = block_diagonal(A_31, sizes[0])
     like = torch.empty(len(systems), most, dtype=dtype, device=device)
     return SystemBatch(
-        A_33=sparse_csr(
-            block_diagonal([system.A_33 for system in systems], sizes[0]), dtype, device
-        ),
-        A_31=sparse_csr(coupling, dtype, device),
-        A_13=sparse_csr(coupling.T.tocsr(), dtype, device),
-        solve_11=spd_solver(network_blocks(systems), like),
+        A_0=sparse_csr(block_diagonal([system.A_0 for system in systems], sizes[0]), dtype, device),
+        average=sparse_map(averaging_matrices(systems), like),
+        basis=sparse_map(network_bases(systems), like),
+        solve_11=_network_solver(systems, like),
         g=torch.tensor(np.stack([system.g for system in systems]), dtype=dtype, device=device),
         grid=systems[0].grid,
     )
+
+
+def averaging_matrices(systems: Sequence[ReducedSystem]) -> sparse.csr_array:
+    """Return the matrices Pi on one diagonal, scaled, one block of (num_points, n_3) each."""
+    num_points = max(len(system.weights) for system in systems)
+    return block_diagonal([_scaled(system, system.Pi) for system in systems], num_points)
+
+
+def network_bases(systems: Sequence[ReducedSystem]) -> sparse.csr_array:
+    """Return the matrices N on one diagonal, scaled, one block of (num_points, n_1) each."""
+    num_points = max(len(system.weights) for system in systems)
+    most = max(len(system.b_1) for system in systems)
+    bases = [_scaled(system, system.N) for system in systems]
+    for basis in bases:
+        basis.resize(basis.shape[0], most)
+    return block_diagonal(bases, num_points)
+
+
+def _scaled(system: ReducedSystem, A: sparse.csr_array) -> sparse.csr_array:
+    """Scale the rows of a matrix, one for each point, by the roots of weight times conductance."""
+    roots = np.repeat(np.sqrt(system.weights * system.beta), np.diff(A.indptr))
+    return sparse.csr_array((roots * A.data, A.indices, A.indptr), shape=A.shape)
+
+
+def _network_solver(systems: Sequence[ReducedSystem], like: torch.Tensor) -> LinearMap:
+    """Return b -> A_11^-1 b; a system by itself on a CPU has its factors already."""
+    if len(systems) > 1 or like.is_cuda:
+        return spd_solver(network_blocks(systems), like)
+    try:
+        return symmetric_on_host(systems[0].solve_11)
+    except RuntimeError as error:
+        raise ValueError(f"got {error} for A_11; wanted a positive definite one.") from error
 
 
 def network_blocks(systems: Sequence[ReducedSystem]) -> sparse.csr_array:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from mixeddim.tensors import SymmetricProduct, sparse_csr
+from mixeddim.tensors import MOST_DENSE, SymmetricProduct, definite_factors, sparse_csr
 
 __all__ = [
     "LinearMap",
@@ -25,6 +25,7 @@ __all__ = [
     "sparse_map",
     "spd_solver",
     "symmetric_map",
+    "symmetric_on_host",
 ]
 
 type LinearMap = Callable[[torch.Tensor], torch.Tensor]
@@ -118,8 +119,9 @@ def spd_solver(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
     """Return b -> A^-1 b for symmetric positive definite matrices, differentiable in b.
 
     A CPU uses sparse factors in float64, whatever the dtype of b: the matrices of networks and of
-    the tissue near them have hardly any fill-in. An accelerator uses dense inverses, whose products
-    are several times faster there than triangular solves.
+    the tissue near them have hardly any fill-in. An accelerator uses dense inverses of up to
+    `MOST_DENSE` rows, whose products are several times faster there than triangular solves; larger
+    ones it leaves to the CPU.
 
     Args:
         A: Block-diagonal, one block of shape (n, n) for each system.
@@ -128,21 +130,14 @@ def spd_solver(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
     Raises:
         ValueError: If A is not positive definite.
     """
-    if like.is_cuda:
+    if like.is_cuda and like.shape[1] <= MOST_DENSE:
         blocks = torch.tensor(dense_blocks(A, len(like)), device=like.device)
         return dense_inverses(blocks, like.dtype)
     try:
-        factors = splu(
-            A.tocsc(),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,  # only pivots on the diagonal, as in Cholesky factorisation
-            options={"SymmetricMode": True},
-        )
+        solve = definite_factors(A)
     except RuntimeError as error:
-        raise ValueError(f"got a singular matrix ({error}); wanted a definite one.") from error
-    if not factors.U.diagonal().min() > 0.0:
-        raise ValueError("got a matrix that is not positive definite; wanted one that is.")
-    return _symmetric_on_host(factors.solve)
+        raise ValueError(f"got {error}; wanted a positive definite matrix.") from error
+    return symmetric_on_host(solve)
 
 
 def quasi_definite_solver(
@@ -191,7 +186,7 @@ def quasi_definite_solver(
         x: NDArray[np.float64] = scale[:n] * factors.solve(right)[:n]
         return x
 
-    return _symmetric_on_host(solve)
+    return symmetric_on_host(solve)
 
 
 def dense_inverses(A: torch.Tensor, dtype: torch.dtype) -> LinearMap:
@@ -218,13 +213,13 @@ def _dense_map(A: torch.Tensor) -> LinearMap:
     return lambda v: (A @ v.to(A.dtype)[:, :, None])[:, :, 0].to(v.dtype)
 
 
-def _symmetric_on_host(
+def symmetric_on_host(
     multiply: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> LinearMap:
     """Return a symmetric map of numpy vectors (batch n,) as a differentiable one of tensors."""
 
     def apply(v: torch.Tensor) -> torch.Tensor:
-        product = multiply(v.detach().to(torch.float64).numpy().ravel())
-        return torch.from_numpy(product).to(v.dtype).reshape(v.shape)
+        product = multiply(v.detach().to("cpu", torch.float64).numpy().ravel())
+        return torch.from_numpy(product).to(v).reshape(v.shape)
 
     return lambda v: SymmetricProduct.apply(v, apply) if v.requires_grad else apply(v)

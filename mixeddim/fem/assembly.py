@@ -5,6 +5,9 @@ network, N its own basis there, W the quadrature weights and B the wall conducta
 
     A_33 = K + M + Pi' W B Pi      A_31 = -Pi' W B N
     A_13 = A_31'                   A_11 = K_1d + N' W B N
+
+On several processes the tissue is distributed and the network whole on each (see `distributed`);
+every process calls every function.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from functools import cached_property
 
 import dolfinx
 import numpy as np
+from mpi4py import MPI
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -27,6 +31,7 @@ from mixeddim.fem.coupling import Coupling, couple
 from mixeddim.fem.forms import Coefficients
 from mixeddim.fem.grid import Grid
 from mixeddim.fem.meshes import Network, StructuredBox
+from mixeddim.fem.processes import Processes
 from mixeddim.fem.sides import Side, assemble_network, assemble_tissue
 from mixeddim.networks.graphs import check_inlets
 
@@ -61,9 +66,14 @@ class CoupledSystem(Blocks):
     coupling: Coupling
 
     def __repr__(self) -> str:
-        n_3, n_1 = len(self.side_3d.f), len(self.side_1d.f)
+        n_3, n_1 = self.side_3d.V.dofmap.index_map.size_global, len(self.side_1d.f)
         points = len(self.coupling.weights)
         return f"CoupledSystem({n_3} + {n_1} unknowns, coupled at {points} points)"
+
+    @property
+    def processes(self) -> Processes:
+        """The processes over which the tissue is distributed."""
+        return self.side_3d.processes
 
     @cached_property
     def grid(self) -> Grid | None:
@@ -75,19 +85,18 @@ class CoupledSystem(Blocks):
     @cached_property
     def K(self) -> sparse.csr_array:
         """Stiffness (and Robin) matrix of the tissue."""
-        side = self.side_3d
-        return _eliminate(side.K + side.R, side.is_free, side.dirichlet_diagonal)
+        return _eliminate(self.side_3d.K + self.side_3d.R, self.side_3d)
 
     @cached_property
     def M(self) -> sparse.csr_array:
         """Reaction matrix of the tissue."""
-        return _eliminate(self.side_3d.M, self.side_3d.is_free, diagonal=0.0)
+        return _eliminate(self.side_3d.M, self.side_3d, diagonal=0.0)
 
     @cached_property
     def K_1d(self) -> sparse.csr_array:
         """Stiffness (and reaction and Robin) matrix of the network."""
         side = self.side_1d
-        return _eliminate(side.K + side.M + side.R, side.is_free, side.dirichlet_diagonal)
+        return _eliminate(side.K + side.M + side.R, side)
 
     @cached_property
     def Pi(self) -> sparse.csr_array:
@@ -140,10 +149,11 @@ class CoupledSystem(Blocks):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return A u - b of both sides before Dirichlet elimination.
 
-        At a Dirichlet dof of a solution this is the inflow through its condition.
+        At a Dirichlet dof of a solution this is the inflow through its condition. On several
+        processes the residual of the tissue is that of the dofs owned here.
 
         Args:
-            u_3d: Tissue dofs.
+            u_3d: Tissue dofs, such as `solution.u_3d.x.array`.
             u_1d: Network dofs.
         """
         exchange = self.coupling.weights * self.coupling.flux(u_3d, u_1d)
@@ -177,10 +187,9 @@ def assemble(
 
     Raises:
         NetworkError: If u_1d is given at the inlets, and a connected part of the network has none.
-        ValueError: If circles leave the tissue under "raise", or a condition or coefficient does
-            not fit its side.
+        ValueError: If circles leave the tissue under "raise", a condition or coefficient does not
+            fit its side, or box and network do not lie on the same processes.
         TypeError: If a condition or coefficient is of an unknown kind, or `network` is not a mesh.
-        NotImplementedError: If the meshes are distributed over several processes.
     """
     if not isinstance(network, Network):
         raise TypeError(
@@ -188,12 +197,13 @@ def assemble(
             "Use create_network(graph, max_segment_length)."
         )
     mesh = tissue.mesh if isinstance(tissue, StructuredBox) else tissue
-    for name, comm in (("tissue", mesh.comm), ("network", network.mesh.comm)):
-        if comm.size > 1:
-            raise NotImplementedError(
-                f"got a {name} mesh on {comm.size} processes; assembly is serial for now. "
-                "Create both meshes with comm=MPI.COMM_SELF."
-            )
+    if MPI.Comm.Compare(mesh.comm, network.comm) > MPI.CONGRUENT:
+        raise ValueError(
+            f"got a tissue on {mesh.comm.size} processes and a network on {network.comm.size}; "
+            "wanted both on the same. Pass the same comm to create_box and create_network: "
+            "MPI.COMM_WORLD, as by default, to share one problem, or MPI.COMM_SELF for a problem "
+            "of its own on each process."
+        )
     if any(isinstance(bc, Dirichlet) and bc.on == "inlets" for bc in bcs_1d):
         check_inlets(network.graph)
     side_3d = assemble_tissue(tissue, coefficients, bcs_3d)
@@ -202,12 +212,13 @@ def assemble(
     return CoupledSystem(tissue, network, side_3d, side_1d, coupling)
 
 
-def _eliminate(
-    A: sparse.csr_array, is_free: NDArray[np.bool_], diagonal: float
-) -> sparse.csr_array:
-    """Zero the rows and columns of the dofs that are not free, and set their diagonal."""
-    if is_free.all():
+def _eliminate(A: sparse.csr_array, side: Side, diagonal: float | None = None) -> sparse.csr_array:
+    """Zero rows and columns of dofs that are not free; set their diagonal, else the side's own."""
+    is_free = side.is_free
+    if side.processes.all(is_free.all()):
         return A.tocsr()
+    if diagonal is None:
+        diagonal = side.dirichlet_diagonal
     free = sparse.diags_array(is_free.astype(float))
     return (free @ A @ free + sparse.diags_array(np.where(is_free, 0.0, diagonal))).tocsr()
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import mixeddim._fenics  # noqa: F401
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Final, Literal, Protocol, get_args
 
 import dolfinx
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.fem.location import locate
+from mixeddim.fem.distributed import from_tissue, owned_columns
+from mixeddim.fem.location import extent_of, locate
 from mixeddim.fem.meshes import StructuredBox
+from mixeddim.fem.processes import Processes
 
 __all__ = [
     "Averaging",
@@ -134,7 +136,8 @@ class Averaging:
     """The averaging matrix and the network points it holds for.
 
     Attributes:
-        Pi: Shape (number of points kept, number of dofs).
+        Pi: Shape (number of points kept, number of dofs); where the tissue is distributed, a
+            `mixeddim.fem.distributed.FromTissue`.
         kept: Which of the network points have a row in Pi, shape (n,).
         num_leaving: Number of points whose stencil leaves the tissue.
     """
@@ -154,6 +157,9 @@ def average(
     outside: OutsidePolicy = "raise",
 ) -> Averaging:
     """Assemble the averaging matrix of a tissue space at points of a network.
+
+    On several processes each passes the same points. A point of a stencil counts where its cell is
+    owned, and where processes share a face, at the first that finds it.
 
     Args:
         tissue: The box, or mesh of straight-edged tetrahedra, that V lives on; on a box, points are
@@ -184,38 +190,65 @@ def average(
         raise ValueError("got a space on another mesh than the tissue's; wanted one on its mesh.")
     spacing = tissue.spacing if isinstance(tissue, StructuredBox) else _median_edge(mesh)
     _check_size(mesh, radii)
-    stencil = (operator or CircleMean()).stencil(centres, tangents, radii, spacing)
-    location = locate(tissue, stencil.points)
-    found = location.cells >= 0
-
     num_points = len(centres)
-    total = np.bincount(stencil.rows, stencil.weights, minlength=num_points)
+    leaving, inside = np.zeros(num_points, dtype=bool), np.zeros(num_points)
+    parts = []
+    for start in range(0, max(num_points, 1), _CHUNK):
+        here = slice(start, start + _CHUNK)
+        stencil = (operator or CircleMean()).stencil(
+            centres[here], tangents[here], radii[here], spacing
+        )
+        _check_sum(stencil, len(centres[here]))
+        means, inside[here], leaving[here] = _means(tissue, V, stencil, len(centres[here]))
+        parts.append(means)
+    _check_outside(outside, leaving, inside, centres, radii)
+    kept = ~leaving if outside == "drop" else np.ones(num_points, dtype=bool)
+    # What is left of a stencil that leaves the tissue in part has the mean's weight again.
+    scale = np.where(leaving & (inside > 0), 1.0 / np.where(inside > 0, inside, 1.0), 1.0)
+    columns = sparse.vstack(parts, format="csr")
+    columns.data *= np.repeat(scale, np.diff(columns.indptr))
+    Pi = from_tissue(V, columns[kept] if outside == "drop" else columns)
+    return Averaging(Pi, kept, int(leaving.sum()))
+
+
+# Points of the network whose stencils are looked up at once: memory follows their number.
+_CHUNK: Final = 100_000
+
+
+def _means(
+    tissue: StructuredBox | dolfinx.mesh.Mesh,
+    V: dolfinx.fem.FunctionSpace,
+    stencil: Stencil,
+    num_rows: int,
+) -> tuple[sparse.csr_array, NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the sums over stencils, the weight of each inside, and whether a part is outside.
+
+    The matrix has the columns of the dofs that this process owns.
+    """
+    location = locate(tissue, stencil.points)
+    found, mine = Processes.of(V.mesh).share_out(location.cells >= 0)
+    leaving = np.zeros(num_rows, dtype=bool)
+    leaving[stencil.rows[~found]] = True
+    inside = np.bincount(stencil.rows[found], stencil.weights[found], minlength=num_rows)
+    basis = V.element.basix_element.tabulate(0, location.reference_points[mine])[0, :, :, 0]
+    values = basis * stencil.weights[mine, None]
+    columns = V.dofmap.list[location.cells[mine]]
+    rows = np.repeat(stencil.rows[mine], columns.shape[1])
+    return owned_columns(V, rows, columns.ravel(), values.ravel(), num_rows), inside, leaving
+
+
+def _check_sum(stencil: Stencil, num_rows: int) -> None:
+    total = np.bincount(stencil.rows, stencil.weights, minlength=num_rows)
     if not np.allclose(total, 1.0, rtol=0.0, atol=1e-12):
         raise ValueError(
             f"got stencil weights that sum to {total[np.argmax(abs(total - 1.0))]:.6g} around a "
             "point; wanted 1, so that the mean of a constant is that constant. Divide by the sum."
         )
-    leaving = np.zeros(num_points, dtype=bool)
-    leaving[stencil.rows[~found]] = True
-    inside = np.bincount(stencil.rows[found], stencil.weights[found], minlength=num_points)
-    kept = ~leaving if outside == "drop" else np.ones(num_points, dtype=bool)
-    _check_outside(outside, leaving, inside, centres, radii)
-
-    basis = V.element.basix_element.tabulate(0, location.reference_points[found])[0, :, :, 0]
-    rows = stencil.rows[found]
-    scale = np.where(leaving & (inside > 0), 1.0 / np.where(inside > 0, inside, 1.0), 1.0)
-    values = basis * (stencil.weights[found] * scale[rows])[:, None]
-    columns = V.dofmap.list[location.cells[found]]
-    Pi = sparse.coo_array(
-        (values.ravel(), (np.repeat(rows, columns.shape[1]), columns.ravel())),
-        shape=(num_points, V.dofmap.index_map.size_local + V.dofmap.index_map.num_ghosts),
-    ).tocsr()
-    return Averaging(Pi[kept] if outside == "drop" else Pi, kept, int(leaving.sum()))
 
 
 def _check_size(mesh: dolfinx.mesh.Mesh, radii: NDArray[np.float64]) -> None:
     """Refuse radii in another unit, whose circles would take more points than memory holds."""
-    extent, largest = float(np.ptp(mesh.geometry.x, axis=0).max()), float(radii.max(initial=0.0))
+    extent, largest = extent_of(mesh), float(radii.max(initial=0.0))
     if largest > extent:
         raise ValueError(
             f"got a vessel of radius {largest:.3g} in a tissue of extent {extent:.3g}; wanted "
@@ -260,7 +293,6 @@ def _normals(
 
 
 def _median_edge(mesh: dolfinx.mesh.Mesh) -> float:
-    cells = np.arange(mesh.topology.index_map(3).size_local, dtype=np.int32)
     mesh.topology.create_connectivity(1, 3)
-    edges = dolfinx.mesh.compute_incident_entities(mesh.topology, cells, 3, 1)
-    return float(np.median(mesh.h(1, edges)))
+    edges = np.arange(mesh.topology.index_map(1).size_local, dtype=np.int32)
+    return float(np.median(Processes.of(mesh).join(mesh.h(1, edges))))

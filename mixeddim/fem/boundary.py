@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mixeddim.fem.forms import Coefficient, check_number
 from mixeddim.fem.meshes import Network, StructuredBox, VertexTag
+from mixeddim.fem.processes import Processes
 
 __all__ = [
     "BoundaryCondition",
@@ -80,8 +81,11 @@ def find_facets(tissue: StructuredBox | dolfinx.mesh.Mesh, on: Place) -> NDArray
     """
     mesh = tissue.mesh if isinstance(tissue, StructuredBox) else tissue
     marker = on if callable(on) else _face_marker(tissue, on)
-    facets = dolfinx.mesh.locate_entities_boundary(mesh, 2, marker)
-    if mesh.comm.allreduce(len(facets)) == 0:
+    mesh.topology.create_connectivity(2, 3)  # what follows does not communicate
+    processes = Processes.of(mesh)
+    with processes.together():
+        facets = dolfinx.mesh.locate_entities_boundary(mesh, 2, marker)
+    if not processes.any(len(facets) > 0):
         raise ValueError(
             f"got a boundary condition on {on!r}, which holds no facet of the tissue; wanted at "
             "least one. Mark points on the boundary, with a tolerance for rounding."
@@ -105,7 +109,7 @@ def find_vertices(network: Network, on: Place) -> NDArray[np.int32]:
             f"got a network condition on {on!r}; wanted one of {sorted(_ENDS)} or a marker "
             "function."
         )
-    if network.mesh.comm.allreduce(len(vertices)) == 0:
+    if len(vertices) == 0:
         raise ValueError(
             f"got a boundary condition on {on!r}, which holds no vertex of the network; wanted at "
             "least one. Check the marker, or set graph.nodes[n]['inlet'] = True."

@@ -25,7 +25,8 @@ class Coupling:
     """Exchange over the vessel wall at quadrature points of the network, before elimination.
 
     Attributes:
-        Pi: Means of the tissue basis over the wall, shape (num_points, num_dofs_3d).
+        Pi: Means of the tissue basis over the wall, shape (num_points, num_dofs_3d); on several
+            processes a `FromTissue`. All that follows is whole on each.
         N: Values of the network basis, shape (num_points, num_dofs_1d).
         weights: Quadrature weights, in units of length, shape (num_points,).
         beta: Wall conductance per unit length, 2 pi radius kappa, shape (num_points,).

@@ -25,7 +25,8 @@ class Grid:
         shape: Number of nodes along x, y, z.
         lower: Corner of the box with the smallest coordinates, shape (3,).
         cell_size: Distance of neighbouring nodes along x, y, z, shape (3,).
-        node_of_dof: Flat (C order) grid index of each dof, shape (num_dofs,).
+        node_of_dof: Flat (C order) grid index of each dof, shape (num_dofs,); on several processes
+            of those that this one owns.
         cell_type: The cells between the nodes, which decide what the stencil of a matrix is.
     """
 
@@ -43,7 +44,17 @@ class Grid:
 
         Returns:
             Shape `(..., *self.shape)`.
+
+        Raises:
+            ValueError: If there is not one value for each node, as on one process of several.
         """
+        num_nodes = np.prod(self.shape)
+        if not dof_values.shape[-1] == len(self.node_of_dof) == num_nodes:
+            raise ValueError(
+                f"got {dof_values.shape[-1]} values for {len(self.node_of_dof)} of {num_nodes} "
+                "nodes; wanted one for each. On several processes each has a part of the nodes: "
+                "mixeddim.tissue_dataset(solution) has them all."
+            )
         values = np.empty_like(dof_values)
         values[..., self.node_of_dof] = dof_values
         return values.reshape(*dof_values.shape[:-1], *self.shape)

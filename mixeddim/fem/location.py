@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixeddim.fem.meshes import StructuredBox
+from mixeddim.fem.processes import Processes
 
-__all__ = ["Location", "locate"]
+__all__ = ["Location", "extent_of", "locate"]
 
 # How far outside a cell, in units of its size, a point still counts as inside.
 _ROUNDING = 1e-10
@@ -29,7 +30,7 @@ class Location:
 
     Attributes:
         cells: The cell of each point, or -1 where no cell of this process holds it, shape (n,).
-        reference_points: Coordinates in the reference cell, shape (n, 3).
+        reference_points: Coordinates in the reference cell, zero without one, shape (n, 3).
     """
 
     cells: NDArray[np.int32]
@@ -50,7 +51,18 @@ def locate(tissue: StructuredBox | dolfinx.mesh.Mesh, points: NDArray[np.float64
         mesh, cells = tissue.mesh, _cells_by_arithmetic(tissue, points)
     else:
         mesh, cells = tissue, _cells_by_search(tissue, points)
-    return Location(cells, _pull_back(mesh, cells, points))
+    found = cells >= 0
+    reference_points = np.zeros_like(points)
+    reference_points[found] = _pull_back(mesh, cells[found], points[found])
+    return Location(cells, reference_points)
+
+
+def extent_of(mesh: dolfinx.mesh.Mesh) -> float:
+    """Return the longest side of the box around a mesh, on all processes."""
+    processes, x = Processes.of(mesh), mesh.geometry.x.T
+    lower = [processes.min(along.min(initial=np.inf)) for along in x]
+    upper = [processes.max(along.max(initial=-np.inf)) for along in x]
+    return max(high - low for low, high in zip(lower, upper, strict=True))
 
 
 def _cells_by_arithmetic(box: StructuredBox, points: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -59,19 +71,13 @@ def _cells_by_arithmetic(box: StructuredBox, points: NDArray[np.float64]) -> NDA
     inside = np.all((local >= -_ROUNDING) & (local <= num_cells + _ROUNDING), axis=1)
     local = np.where(inside[:, None], local, 0.0)
     cuboid = np.clip(np.floor(local).astype(np.int64), 0, num_cells - 1)
-    # DOLFINx numbers the cuboids of a box with x running fastest.
     nx, ny, _ = box.num_cells
-    original, num_original = cuboid @ np.array([1, nx, nx * ny]), num_cells.prod()
+    original = cuboid @ np.array([1, nx, nx * ny])
     if box.cell_type == "tetrahedron":
         x, y, z = (local - cuboid).T
         tetrahedron = _KUHN_TETRAHEDRON[4 * (x >= y) + 2 * (y >= z) + (x >= z)]
-        original, num_original = 6 * original + tetrahedron, 6 * num_original
-
-    original_of_cell = box.mesh.topology.original_cell_index
-    cell_of_original = np.full(num_original, -1, dtype=np.int32)
-    num_owned = box.mesh.topology.index_map(3).size_local
-    cell_of_original[original_of_cell[:num_owned]] = np.arange(num_owned, dtype=np.int32)
-    return np.where(inside, cell_of_original[original], np.int32(-1))
+        original = 6 * original + tetrahedron
+    return np.where(inside, box.cell_of_original[original], np.int32(-1))
 
 
 def _cells_by_search(mesh: dolfinx.mesh.Mesh, points: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -84,7 +90,9 @@ def _cells_by_search(mesh: dolfinx.mesh.Mesh, points: NDArray[np.float64]) -> ND
         )
     num_owned = mesh.topology.index_map(3).size_local
     owned = np.arange(num_owned, dtype=np.int32)
-    extent = np.ptp(mesh.geometry.x, axis=0).max()
+    extent = extent_of(mesh)
+    if num_owned == 0:  # on a process more than there are cells
+        return np.full(len(points), -1, dtype=np.int32)
     tree = dolfinx.geometry.bb_tree(mesh, 3, padding=_ROUNDING * extent, entities=owned)
     candidates = dolfinx.geometry.compute_collisions_points(tree, np.ascontiguousarray(points))
 

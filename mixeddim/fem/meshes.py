@@ -1,9 +1,15 @@
-"""The two meshes: a structured box for the tissue, line segments for the network."""
+"""The two meshes: a structured box for the tissue, line segments for the network.
+
+On several processes DOLFINx distributes the tissue. The network lies whole on each process, on a
+mesh of its own made from the same graph: its dofs are few beside those of the tissue, its sparse
+factors are cheap, and a vessel that leaves a process for another asks for no thought anywhere.
+"""
 
 from __future__ import annotations
 
 import mixeddim._fenics  # noqa: F401
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -18,7 +24,15 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from mixeddim.fem.grid import CellType, Grid
-from mixeddim.networks.graphs import edge_indices, inlet_mask, node_positions, validate_graph
+from mixeddim.fem.processes import ALONE, Processes
+from mixeddim.networks.graphs import (
+    NetworkError,
+    edge_indices,
+    edge_radii,
+    inlet_mask,
+    node_positions,
+    validate_graph,
+)
 
 __all__ = ["Network", "StructuredBox", "VertexTag", "create_box", "create_network"]
 
@@ -45,6 +59,19 @@ class StructuredBox:
     def P1(self) -> dolfinx.fem.FunctionSpace:
         """Continuous functions, linear on each tetrahedron or trilinear on each hexahedron."""
         return dolfinx.fem.functionspace(self.mesh, ("Lagrange", 1))
+
+    @cached_property
+    def cell_of_original(self) -> NDArray[np.int32]:
+        """The owned cell of each number that the box was made with, or -1, shape (num_all_cells,).
+
+        DOLFINx numbers the cuboids with x running fastest, and six tetrahedra in each.
+        """
+        per_cuboid = 6 if self.cell_type == "tetrahedron" else 1
+        cells = np.full(per_cuboid * int(np.prod(self.num_cells)), -1, dtype=np.int32)
+        num_owned = self.mesh.topology.index_map(3).size_local
+        original = self.mesh.topology.original_cell_index[:num_owned]
+        cells[original] = np.arange(num_owned, dtype=np.int32)
+        return cells
 
     @property
     def cell_size(self) -> NDArray[np.float64]:
@@ -144,18 +171,25 @@ class Network:
         graph: A frozen copy of the graph; edges are numbered in the order of `graph.edges`.
         edge_of_cell: Ordinal of the graph edge that a cell is part of, shape (num_cells,).
         vertex_tags: `VertexTag` of each vertex that is a node of the graph.
+        comm: The communicator of the processes that hold it, each of them the whole.
     """
 
     mesh: dolfinx.mesh.Mesh
     graph: nx.Graph
     edge_of_cell: NDArray[np.int64]
     vertex_tags: dolfinx.mesh.MeshTags
+    comm: MPI.Comm
     _edge_of_input: NDArray[np.int64]
     _position_of_input: NDArray[np.float64]
 
     def __repr__(self) -> str:
         nodes, edges = self.graph.number_of_nodes(), self.graph.number_of_edges()
         return f"Network({nodes} nodes, {edges} edges, {len(self.edge_of_cell)} segments)"
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that hold it, each of them the whole."""
+        return Processes(self.comm) if self.comm.size > 1 else ALONE
 
     @cached_property
     def P1(self) -> dolfinx.fem.FunctionSpace:
@@ -220,33 +254,53 @@ def create_network(
         graph: Network with node attributes `pos` and `inlet` and the edge attribute `radius`.
         max_segment_length: Upper bound of the segment length; `box.spacing` suits a coupled
             problem.
-        comm: Communicator over which the mesh is distributed; the graph must be the same on
-            every rank.
+        comm: The processes that get the network, each of them the whole: those of the tissue. The
+            graph must be the same on each.
 
     Raises:
-        NetworkError: If the graph is not a valid network (see `validate_graph`).
+        NetworkError: If the graph is not a valid network (see `validate_graph`), or not the same
+            on each process.
         ValueError: If the segment length is not positive.
     """
-    validate_graph(graph)
+    processes = Processes(comm) if comm.size > 1 else ALONE
+    with processes.together():
+        validate_graph(graph)
+        if not (np.isfinite(max_segment_length) and max_segment_length > 0):
+            raise ValueError(
+                f"got max_segment_length={max_segment_length}; wanted a positive length, "
+                "such as box.spacing."
+            )
+    _check_same(graph, max_segment_length, processes)
     graph = nx.freeze(graph.copy())
-    if not (np.isfinite(max_segment_length) and max_segment_length > 0):
-        raise ValueError(
-            f"got max_segment_length={max_segment_length}; wanted a positive length, "
-            "such as box.spacing."
-        )
     points, segments, edge_of_segment, edge_of_point, position = _subdivide(
         node_positions(graph), edge_indices(graph), max_segment_length
     )
-    on_root = slice(None) if comm.rank == 0 else slice(0)
     mesh = dolfinx.mesh.create_mesh(
-        comm,
-        segments[on_root],
+        MPI.COMM_SELF,
+        segments,
         basix.ufl.element("Lagrange", "interval", 1, shape=(3,)),
-        points[on_root],
+        points,
         max_facet_to_cell_links=max(2, *(degree for _, degree in graph.degree)),
     )
     edge_of_cell = edge_of_segment[mesh.topology.original_cell_index]
-    return Network(mesh, graph, edge_of_cell, _tag_vertices(mesh, graph), edge_of_point, position)
+    tags = _tag_vertices(mesh, graph)
+    return Network(mesh, graph, edge_of_cell, tags, comm, edge_of_point, position)
+
+
+def _check_same(graph: nx.Graph, max_segment_length: float, processes: Processes) -> None:
+    """Refuse networks that differ between processes, which would compute with parts of each."""
+    content = hashlib.sha256(np.float64(max_segment_length).tobytes())
+    for array in (node_positions(graph), edge_indices(graph), edge_radii(graph), inlet_mask(graph)):
+        content.update(array.tobytes())
+    digest = np.frombuffer(content.digest(), dtype=np.uint8)
+    differs = (processes.join(digest[None]) != digest).any(axis=1)
+    if processes.any(differs.any()):
+        raise NetworkError(
+            f"got another graph or segment length on some of {processes.size} processes than on "
+            "others; wanted the same on each. Generate it from the same seed, read the same file, "
+            "or send it from one: graph = comm.bcast(graph). For a problem of its own on each "
+            "process pass comm=MPI.COMM_SELF to create_box and create_network."
+        )
 
 
 def _subdivide(

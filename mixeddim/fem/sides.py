@@ -1,4 +1,8 @@
-"""Each side on its own: matrices and loads of the tissue or the network, and its conditions."""
+"""Each side on its own: matrices and loads of the tissue or the network, and its conditions.
+
+On several processes the tissue's matrices are those of `distributed`, and of its dofs each process
+has those that it owns. The network's mesh lies whole on each process, and so does its side.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +26,19 @@ from mixeddim.fem.boundary import (
     find_facets,
     find_vertices,
 )
+from mixeddim.fem.distributed import assemble_matrix, assemble_vector, zeros_like
 from mixeddim.fem.forms import Coefficients, as_ufl, diffusion, reaction, source
 from mixeddim.fem.meshes import Network, StructuredBox
+from mixeddim.fem.processes import Processes
 
-__all__ = ["Side", "assemble_network", "assemble_tissue"]
+__all__ = ["Side", "assemble_network", "assemble_tissue", "interpolate"]
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
     """One side of the problem before Dirichlet elimination and without the coupling.
+
+    The dofs are those that this process owns: on one process, and of the network, all.
 
     Attributes:
         V: P1 space.
@@ -53,6 +61,18 @@ class Side:
     dirichlet_values: NDArray[np.float64]
 
     @property
+    def processes(self) -> Processes:
+        """The processes over which the dofs are distributed."""
+        return Processes.of(self.V.mesh)
+
+    def function(self, dofs: NDArray[np.float64], name: str) -> dolfinx.fem.Function:
+        """Return the function with these dofs, shape (num_dofs,)."""
+        field = dolfinx.fem.Function(self.V, name=name)
+        field.x.array[: len(dofs)] = dofs
+        field.x.scatter_forward()
+        return field
+
+    @property
     def is_free(self) -> NDArray[np.bool_]:
         """Which dofs are unknowns, shape (num_dofs,)."""
         free = np.ones(len(self.f), dtype=bool)
@@ -66,7 +86,10 @@ class Side:
     @property
     def dirichlet_diagonal(self) -> float:
         """The diagonal entry of eliminated dofs: the mean diagonal entry of K."""
-        return float(self.K.diagonal().mean())
+        diagonal, processes = self.K.diagonal(), self.processes
+        if processes.size == 1:
+            return float(diagonal.mean())
+        return processes.sum(diagonal.sum()) / processes.sum(len(diagonal))
 
     @property
     def given_values(self) -> NDArray[np.float64]:
@@ -141,7 +164,7 @@ def _apply_conditions(
 ) -> Side:
     """Collect Robin matrices, boundary loads and Dirichlet values into a side."""
     mesh = V.mesh
-    R, h = sparse.csr_array(K.shape), np.zeros_like(f)
+    R, h = zeros_like(K), np.zeros_like(f)
     given, is_given = np.zeros_like(f), np.zeros(len(f), dtype=bool)
     if isinstance(conditions, Dirichlet | Neumann | Robin):
         raise TypeError(
@@ -152,7 +175,7 @@ def _apply_conditions(
         match condition:
             case Dirichlet(on=on, value=value):
                 dofs = _dofs_on(V, find(on))
-                given[dofs] = _interpolate(as_ufl(value, mesh, "Dirichlet value"), V)[dofs]
+                given[dofs] = interpolate(as_ufl(value, mesh, "Dirichlet value"), V)[dofs]
                 is_given[dofs] = True
             case Neumann(on=on, flux=flux):
                 h = h + boundary_load(V, find(on), as_ufl(flux, mesh, "Neumann flux"))
@@ -167,7 +190,7 @@ def _apply_conditions(
     parts = {"stiffness": K.data, "reaction": M.data, "Robin matrix": R.data}
     parts |= {"source": f, "Neumann or Robin load": h, "Dirichlet value": given}
     for name, values in parts.items():
-        if not np.all(np.isfinite(values)):
+        if not Processes.of(mesh).all(np.all(np.isfinite(values))):
             raise ValueError(
                 f"got a {name} of the {'tissue' if mesh.topology.dim == 3 else 'network'} that is "
                 "NaN or infinite somewhere; wanted finite values. Look at the expression where it "
@@ -201,33 +224,32 @@ def _node_load(
 ) -> NDArray[np.float64]:
     dofs = _dofs_on(V, vertices)
     load = np.zeros(V.dofmap.index_map.size_local)
-    load[dofs] = _interpolate(g, V)[dofs]
+    load[dofs] = interpolate(g, V)[dofs]
     return load
 
 
 def _dofs_on(V: dolfinx.fem.FunctionSpace, entities: _Entities) -> NDArray[np.int32]:
     dim = V.mesh.topology.dim
     V.mesh.topology.create_connectivity(dim - 1, dim)
-    return dolfinx.fem.locate_dofs_topological(V, dim - 1, entities)
+    dofs = dolfinx.fem.locate_dofs_topological(V, dim - 1, entities)
+    return dofs[dofs < V.dofmap.index_map.size_local]
 
 
-def _interpolate(
+def interpolate(
     expression: ufl.core.expr.Expr, V: dolfinx.fem.FunctionSpace
 ) -> NDArray[np.float64]:
-    """Return the dof values of an expression in a space."""
+    """Return the dofs of an expression in a space, those that this process owns."""
     field = dolfinx.fem.Function(V)
     field.interpolate(dolfinx.fem.Expression(expression, V.element.interpolation_points))
-    return field.x.array
+    return field.x.array[: V.dofmap.index_map.size_local].copy()
 
 
 def _matrix(form: ufl.Form) -> sparse.csr_array:
-    # A copy, since a view keeps its mesh alive, and MPI has few communicators for meshes.
-    assembled = dolfinx.fem.assemble_matrix(dolfinx.fem.form(form)).to_scipy()
-    return sparse.csr_array(assembled, copy=True)
+    return assemble_matrix(dolfinx.fem.form(form))
 
 
 def _vector(form: ufl.Form) -> NDArray[np.float64]:
-    return dolfinx.fem.assemble_vector(dolfinx.fem.form(form)).array.copy()
+    return assemble_vector(dolfinx.fem.form(form))
 
 
 def _boundary_measure(mesh: dolfinx.mesh.Mesh, facets: NDArray[np.int32]) -> ufl.Measure:

@@ -1,7 +1,8 @@
 """Solutions as PyVista data sets, and as files for ParaView.
 
-The files are in VTK's XML formats, which both ParaView and PyVista read. For a distributed mesh
-these formats have an index of one file per process (`.pvti`, `.pvtu`, `.pvtp`).
+The files are in VTK's XML formats, which both ParaView and PyVista read. On several processes each
+gets the whole data sets, so that what is drawn or written is the same as on one; every process
+calls each function, and the first one writes.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from __future__ import annotations
 import mixeddim._fenics  # noqa: F401
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dolfinx
 import numpy as np
 import pyvista as pv
-from dolfinx.plot import vtk_mesh
 from numpy.typing import NDArray
 
 from mixeddim.atomic import replacing
@@ -44,10 +44,18 @@ def tissue_dataset(solution: Solution) -> pv.ImageData | pv.UnstructuredGrid:
             "solve(system), draw a network alone with plot_network(network)."
         )
     tissue, V = solution.system.tissue, solution.u_3d.function_space
+    join, dofs = solution.system.processes.join, V.dofmap.index_map
+    field = join(solution.u_3d.x.array[: dofs.size_local])
     if isinstance(tissue, StructuredBox):
-        return grid_dataset(tissue.grid(V), "u_3d", solution.u_3d.x.array)
-    mesh = pv.UnstructuredGrid(*vtk_mesh(V))
-    mesh.point_data["u_3d"] = solution.u_3d.x.array
+        grid = tissue.grid(V)
+        whole = replace(grid, node_of_dof=join(grid.node_of_dof))
+        return grid_dataset(whole, "u_3d", field)
+    # Global numbers run through the owned dofs of one process after the other.
+    cells = V.dofmap.list[: tissue.topology.index_map(3).size_local]
+    cells = dofs.local_to_global(cells.ravel()).reshape(cells.shape)
+    points = join(V.tabulate_dof_coordinates()[: dofs.size_local])
+    mesh = pv.UnstructuredGrid({pv.CellType.TETRA: join(cells)}, points)
+    mesh.point_data["u_3d"] = field
     return mesh
 
 
@@ -129,13 +137,17 @@ def write_outputs(solution: Solution, folder: str | os.PathLike[str]) -> OutputF
     Returns:
         The paths of the files.
     """
-    tissue = tissue_dataset(solution)
+    tissue, network = tissue_dataset(solution), network_dataset(solution)
     suffix = ".vti" if isinstance(tissue, pv.ImageData) else ".vtu"
     files = OutputFiles(Path(folder) / f"tissue{suffix}", Path(folder) / "network.vtp")
-    for dataset, path in ((tissue, files.tissue), (network_dataset(solution), files.network)):
-        with replacing(path) as part:
-            dataset.save(part)
-    return files
+
+    def write() -> OutputFiles:
+        for dataset, path in ((tissue, files.tissue), (network, files.network)):
+            with replacing(path) as part:
+                dataset.save(part)
+        return files
+
+    return solution.system.processes.on_first(write)
 
 
 def _cell_values(field: dolfinx.fem.Function) -> NDArray[np.float64]:

@@ -148,15 +148,19 @@ def write_edge_table(solution: Solution, path: str | os.PathLike[str]) -> Path:
     table = edge_table(solution)
     columns = [field.name for field in fields(table) if field.name != "ends"]
     numbers = np.stack([getattr(table, name) for name in columns], axis=1)
-    with (
-        replacing(Path(path)) as part,
-        part.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["first", "second", *columns])
-        for ends, row in zip(table.ends, numbers.tolist(), strict=True):
-            writer.writerow([*ends, *map(repr, row)])
-    return Path(path)
+
+    def write() -> Path:
+        with (
+            replacing(Path(path)) as part,
+            part.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["first", "second", *columns])
+            for ends, row in zip(table.ends, numbers.tolist(), strict=True):
+                writer.writerow([*ends, *map(repr, row)])
+        return Path(path)
+
+    return solution.system.processes.on_first(write)
 
 
 @dataclass(frozen=True, eq=False)

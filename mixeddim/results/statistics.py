@@ -73,14 +73,16 @@ def tissue_statistics(
         raise ValueError(f"got the quantile {outside[0]}; wanted parts of the volume in [0, 1].")
     if hypoxic_below is not None and not np.isfinite(hypoxic_below):
         raise ValueError(f"got hypoxic_below={hypoxic_below}; wanted a finite threshold.")
+    processes = solution.system.processes
     volumes, values = _cells(solution.u_3d)
-    volume = float(volumes.sum())
-    mean = float(volumes @ values.mean(axis=1)) / volume
+    volume = processes.sum(volumes.sum())
+    mean = processes.sum(float(volumes @ values.mean(axis=1))) / volume
     volumes, values = _tetrahedra(volumes, values)
-    low, high = float(values.min()), float(values.max())
+    low = processes.min(values.min(initial=np.inf))
+    high = processes.max(values.max(initial=-np.inf))
 
     def part_below(threshold: float) -> float:
-        return float(volumes @ _fraction_below(values, threshold)) / volume
+        return processes.sum(float(volumes @ _fraction_below(values, threshold))) / volume
 
     def quantile(part: float) -> float:
         if part_below(high) <= part:  # on a part as large as rounding, or nothing, it is largest

@@ -1,5 +1,5 @@
 """Solve the coupled problem: stationary, nonlinear, or in time.
 
-Imports `networks`, `fem` and `reduction`. Read `stationary` and `mass_balance`, then `nonlinear`,
-and `advection`, `transport_balance` and `transport`.
+Imports `networks`, `fem` and `reduction`. Read `factors`, `stationary` and `mass_balance`, then
+`nonlinear`, and `advection`, `transport_balance` and `transport`.
 """

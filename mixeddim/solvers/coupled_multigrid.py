@@ -11,11 +11,11 @@ on A_0. PETSc itself cannot coarsen A_33, where strong exchange connects distant
 hexahedra GAMG coarsens A_0 with its oblique entries lumped onto the axes: in long cells these are
 large between nodes that diffusion hardly connects, and iterations were four times as many.
 
-The smoother is the inverse of D / omega + Pi' C Pi, with D the sums of |A_0| along its rows. As
-D >= A_0 in the sense of quadratic forms, no eigenvalue of smoother times S exceeds omega < 2, and
-the V-cycle is symmetric positive definite for coefficients of any size (Baker, Falgout, Kolev &
-Yang 2011, doi:10.1137/100798806, for the bound). It takes a sparse factor of the size of the
-network's points and dofs on each level, by Woodbury's formula; nothing dense.
+The smoother is the inverse of D / omega + Pi' C Pi, with D the sums of |A_0| along its rows, or
+what bounds it in large networks (see `exchange`). As D >= A_0 in the sense of quadratic forms, no
+eigenvalue of smoother times S exceeds omega < 2, and the V-cycle is symmetric positive definite for
+coefficients of any size (Baker, Falgout, Kolev & Yang 2011, doi:10.1137/100798806, for the bound).
+Nothing is dense.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from mixeddim.fem.assembly import CoupledSystem
 from mixeddim.fem.grid import Grid
+from mixeddim.solvers.exchange import Exchange, exchange_of
 
 __all__ = ["CoupledMultigrid", "petsc_matrix"]
 
@@ -61,21 +61,19 @@ class _Level:
 
     Attributes:
         A_0: Tissue without exchange.
-        Pi: Scaled averaging matrix.
-        coupling: C.
+        exchange: Pi' C Pi.
         smooth: The smoother.
         P: Interpolation from the next level.
     """
 
     A_0: sparse.csr_array
-    Pi: sparse.csr_array
-    coupling: _Map
+    exchange: Exchange
     smooth: _Map
     P: sparse.csr_array
 
     def apply(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return S v."""
-        product: NDArray[np.float64] = self.A_0 @ v + self.Pi.T @ self.coupling(self.Pi @ v)
+        product: NDArray[np.float64] = self.A_0 @ v + self.exchange.apply(v)
         return product
 
 
@@ -93,22 +91,13 @@ class CoupledMultigrid:
         A_0 = (system.K + system.M).tocsr()
         roots = sparse.diags_array(np.sqrt(system.coupling.weights * system.coupling.beta))
         Pi, N = (roots @ system.Pi).tocsr(), (roots @ system.N).tocsr()
-        solve_11 = factorise(system.A_11)
-
-        def coupling(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            rest: NDArray[np.float64] = values - N @ solve_11(N.T @ values)
-            return rest
-
+        exchange = exchange_of(Pi, N, system.A_11, system.K_1d)
         self._levels: list[_Level] = []
         for P in _interpolations(_to_coarsen(system, A_0)):
-            if len(roots.diagonal()) < A_0.shape[0]:
-                smooth = _smoother(A_0, Pi, N, system.K_1d)
-            else:
-                D = sparse.diags_array(abs(A_0).sum(axis=1) / RELAXATION)
-                smooth = _block_inverse(D, Pi, N, system.A_11)
-            self._levels.append(_Level(A_0, Pi, coupling, smooth, P))
-            A_0, Pi = (P.T @ A_0 @ P).tocsr(), (Pi @ P).tocsr()
-        self._coarsest = _block_inverse(A_0, Pi, N, system.A_11)
+            smooth = exchange.smoother(abs(A_0).sum(axis=1) / RELAXATION)
+            self._levels.append(_Level(A_0, exchange, smooth, P))
+            A_0, exchange = (P.T @ A_0 @ P).tocsr(), exchange.coarse(P)
+        self._coarsest = exchange.inverse(A_0)
 
     def __repr__(self) -> str:
         return f"CoupledMultigrid({len(self._levels) + 1} levels)"
@@ -128,70 +117,6 @@ class CoupledMultigrid:
         x = level.smooth(r)
         x = x + level.P @ self._cycle(level.P.T @ (r - level.apply(x)), depth + 1)
         return x + level.smooth(r - level.apply(x))
-
-
-def factorise(A: sparse.sparray, pivot_threshold: float = 0.0) -> _Map:
-    """Return the product with A^-1 by sparse factors, A symmetric, scaled by its largest entries.
-
-    Args:
-        A: Positive definite; or quasi-definite, with a threshold.
-        pivot_threshold: How much smaller than others in its column a pivot may be.
-
-    Raises:
-        RuntimeError: If A is singular.
-    """
-    largest = abs(A).tocsr().max(axis=1).toarray().ravel()
-    # Powers of two, so that scaling rounds nothing.
-    scale = np.exp2(-np.rint(np.log2(np.where(largest > 0, largest, 1.0)) / 2))
-    scaling = sparse.diags_array(scale)
-    solve = splu(
-        (scaling @ A @ scaling).tocsc(),
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=pivot_threshold,
-        options={"SymmetricMode": True},
-    ).solve
-
-    def apply(b: NDArray[np.float64]) -> NDArray[np.float64]:
-        x: NDArray[np.float64] = scale * solve(scale * b)
-        return x
-
-    return apply
-
-
-def _block_inverse(
-    D: sparse.sparray, Pi: sparse.csr_array, N: sparse.csr_array, A_11: sparse.csr_array
-) -> _Map:
-    """Return the inverse of D + Pi' C Pi, by factors of the block system that the network is in."""
-    A_31 = -Pi.T @ N
-    solve = factorise(sparse.block_array([[D + Pi.T @ Pi, A_31], [A_31.T, A_11]]))
-    return lambda r: solve(np.pad(r, (0, N.shape[1])))[: len(r)]
-
-
-def _smoother(
-    A_0: sparse.csr_array, Pi: sparse.csr_array, N: sparse.csr_array, K_1: sparse.csr_array
-) -> _Map:
-    """Return the inverse of D / omega + Pi' C Pi, by factors of the size of points and network.
-
-    With q the scaled exchange at the points and u_1 the network's answer, the solution for r is
-
-        x = omega D^-1 (r - Pi' q)      (1 + G) q + N u_1 = Pi omega D^-1 r      N' q - K_1 u_1 = 0
-
-    with G = Pi omega D^-1 Pi': a quasi-definite system, in which no strength of exchange and no
-    conductance of the network cancels anything.
-    """
-    inverse = RELAXATION / abs(A_0).sum(axis=1)
-    root = (Pi @ sparse.diags_array(np.sqrt(inverse))).tocsr()
-    num_points = Pi.shape[0]
-    G = root @ root.T + sparse.eye_array(num_points)
-    solve = factorise(sparse.block_array([[G, N], [N.T, -K_1]]), pivot_threshold=0.1)
-
-    def smooth(r: NDArray[np.float64]) -> NDArray[np.float64]:
-        x = inverse * r
-        q = solve(np.pad(Pi @ x, (0, N.shape[1])))[:num_points]
-        corrected: NDArray[np.float64] = x - inverse * (Pi.T @ q)
-        return corrected
-
-    return smooth
 
 
 def _to_coarsen(system: CoupledSystem, A_0: sparse.csr_array) -> sparse.csr_array:

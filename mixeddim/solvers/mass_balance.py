@@ -82,6 +82,7 @@ def balance_mass(
     """
     side_3d, side_1d, coupling = system.side_3d, system.side_1d, system.coupling
     residual_3d, residual_1d = system.unconstrained_residual(u_3d, u_1d)
+    processes = system.processes
     exchange = coupling.weights * coupling.flux(u_3d, u_1d)
     through_wall = coupling.weights * coupling.beta
     through_wall *= abs(coupling.N @ u_1d) + abs(coupling.Pi @ u_3d)
@@ -89,18 +90,19 @@ def balance_mass(
     boundary_1d = _boundary_inflow(side_1d, u_1d, residual_1d)
     reaction_3d = side_3d.M @ u_3d
     return MassBalance(
-        source_3d=float(side_3d.f.sum()),
-        boundary_3d=float(boundary_3d.sum()),
-        reaction_3d=float(reaction_3d.sum()),
+        source_3d=processes.sum(side_3d.f.sum()),
+        boundary_3d=processes.sum(boundary_3d.sum()),
+        reaction_3d=processes.sum(reaction_3d.sum()),
         exchange=float(exchange.sum()),
         source_1d=float(side_1d.f.sum()),
         boundary_1d=float(boundary_1d.sum()),
         traded_3d=_traded(
-            [side_3d.f, boundary_3d, reaction_3d, exchange],
-            [through_wall, *_both_ways(side_3d, u_3d)],
+            processes.sum(_size(side_3d.f, boundary_3d, reaction_3d)) + _size(exchange),
+            processes.sum(_size(*_both_ways(side_3d, u_3d))) + _size(through_wall),
         ),
         traded_1d=_traded(
-            [side_1d.f, boundary_1d, exchange], [through_wall, *_both_ways(side_1d, u_1d)]
+            _size(side_1d.f, boundary_1d, exchange),
+            _size(through_wall, *_both_ways(side_1d, u_1d)),
         ),
     )
 
@@ -117,10 +119,13 @@ def _boundary_inflow(
 def _both_ways(side: Side, u: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Return what would be traded at each dof if nothing came back."""
     size = abs(u)
-    return [side.M @ size, abs(side.R) @ size, abs(side.K[side.dirichlet_dofs]) @ size]
+    return [side.M @ size, abs(side.R) @ size, (abs(side.K) @ size)[side.dirichlet_dofs]]
 
 
-def _traded(net: list[NDArray[np.float64]], both_ways: list[NDArray[np.float64]]) -> float:
+def _size(*parts: NDArray[np.float64]) -> float:
+    return sum(float(abs(part).sum()) for part in parts)
+
+
+def _traded(net: float, both_ways: float) -> float:
     """Return the sum of net magnitudes; where all cancels, that of gross ones times 1e-4."""
-    amount, gross = (sum(float(abs(part).sum()) for part in parts) for parts in (net, both_ways))
-    return max(amount, 1e-4 * gross)
+    return max(net, 1e-4 * both_ways)

@@ -26,11 +26,12 @@ import dolfinx
 import numpy as np
 import ufl
 from numpy.typing import NDArray
-from scipy import sparse
 
 from mixeddim.accuracy import ACCURACY, relative_change
 from mixeddim.fem.assembly import CoupledSystem
+from mixeddim.fem.distributed import assemble_matrix, assemble_vector
 from mixeddim.fem.forms import as_ufl, check_number, reaction, source
+from mixeddim.fem.processes import ALONE
 from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 from mixeddim.solvers.stationary import Method, Solution, SolverError, solve
 
@@ -77,7 +78,7 @@ class NonlinearSolution(Solution):
         residual_norms: Norm of the residual of the whole nonlinear system, that of the start
             first, shape (iterations + 1,). `relative_residual` is the last one over the first.
         uptake_load: Integrals of r(u_3d) times each basis function of the tissue, shape
-            (num_dofs_3d,).
+            (num_dofs_3d,); of those that this process owns.
     """
 
     linearisation: Linearisation
@@ -93,7 +94,7 @@ class NonlinearSolution(Solution):
     @cached_property
     def uptake(self) -> float:
         """Integral of r(u_3d)."""
-        return float(self.uptake_load.sum())
+        return self.system.processes.sum(self.uptake_load.sum())
 
     @cached_property
     def mass_balance(self) -> MassBalance:
@@ -104,7 +105,7 @@ class NonlinearSolution(Solution):
             balance,
             source_3d=balance.source_3d + self.uptake,
             reaction_3d=balance.reaction_3d + self.uptake,
-            traded_3d=balance.traded_3d + float(abs(self.uptake_load).sum()),
+            traded_3d=balance.traded_3d + self.system.processes.sum(abs(self.uptake_load).sum()),
         )
 
 
@@ -146,31 +147,35 @@ def solve_nonlinear(
             f"got linearisation={linearisation!r}; wanted one of {get_args(Linearisation)}."
         )
     side_3d, side_1d = system.side_3d, system.side_1d
-    u_3d = dolfinx.fem.Function(side_3d.V, name="u_3d")
-    u_1d = dolfinx.fem.Function(side_1d.V, name="u_1d")
-    u_3d.x.array[:], u_1d.x.array[:] = side_3d.given_values, side_1d.given_values
+    u_3d = side_3d.function(side_3d.given_values, "u_3d")
+    u_1d = side_1d.function(side_1d.given_values, "u_1d")
     rate, slope = _compile(uptake, linearisation, u_3d)
     norms: list[float] = []
     # The norm of both sides may be that of one. Another step tells how far each field is off.
     accuracy = max(ACCURACY, 1000.0 * rtol)
     while True:
-        load = dolfinx.fem.assemble_vector(rate).array.copy()
+        load = assemble_vector(rate)
         residual_3d, residual_1d = _less_source(system, load).unconstrained_residual(
             u_3d.x.array, u_1d.x.array
         )
         free = residual_3d[side_3d.is_free], residual_1d[side_1d.is_free]
-        norms.append(float(np.linalg.norm(np.concatenate(free))))
+        norms.append(float(np.hypot(system.processes.norm(free[0]), np.linalg.norm(free[1]))))
         is_small = norms[-1] <= rtol * norms[0] < np.inf
         if is_small and (norms[0] == 0.0 or accuracy >= 1.0):
             break
         if not is_small and (len(norms) > max_iterations or not np.isfinite(norms[-1])):
             raise _not_converged(linearisation, norms, rtol)
-        M = sparse.csr_array(dolfinx.fem.assemble_matrix(slope).to_scipy(), copy=True)
+        M = assemble_matrix(slope)
         step = _less_source(system, load - M @ u_3d.x.array)
         step = replace(step, side_3d=replace(step.side_3d, M=side_3d.M + M))
         iterate = solve(step, method, rtol=0.1 * rtol)
-        sides = ((iterate.u_3d, u_3d), (iterate.u_1d, u_1d))
-        changes = [relative_change(new.x.array - u.x.array, new.x.array) for new, u in sides]
+        changes = [
+            relative_change(new.x.array[owned] - u.x.array[owned], new.x.array[owned], processes)
+            for new, u, owned, processes in (
+                (iterate.u_3d, u_3d, slice(len(side_3d.f)), system.processes),
+                (iterate.u_1d, u_1d, slice(len(side_1d.f)), ALONE),
+            )
+        ]
         if is_small and max(changes) <= accuracy:
             break
         if len(norms) > max_iterations:

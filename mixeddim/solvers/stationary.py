@@ -12,13 +12,12 @@ import mixeddim._fenics  # noqa: F401
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import dolfinx
 import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
-from scipy import sparse
 
 from mixeddim.accuracy import (
     ACCURACY,
@@ -29,13 +28,17 @@ from mixeddim.accuracy import (
     uncertainty,
 )
 from mixeddim.fem.assembly import CoupledSystem
+from mixeddim.fem.distributed import held_rows
 from mixeddim.reduction import ReducedSystem, reduce
-from mixeddim.solvers.coupled_multigrid import CoupledMultigrid, petsc_matrix
+from mixeddim.solvers.coupled_multigrid import CoupledMultigrid
+from mixeddim.solvers.factors import BlockFactors, distributed_matrix, petsc_comm
 from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 
 __all__ = ["Method", "Solution", "SolverError", "check_accuracy", "solve"]
 
 Method = Literal["direct", "krylov", "reduced"]
+
+_PREFIX: Final = "mixeddim_gamg_"
 
 
 class SolverError(RuntimeError):
@@ -113,7 +116,8 @@ def solve(
             with the network eliminated, preconditioned by multigrid that knows of the network
             (`CoupledMultigrid`): for problems too large to factor, whatever the coefficients and
             the strength of exchange. "reduced": the same CG, preconditioned by PETSc's GAMG on
-            A_33: faster to set up, and slow where exchange is strong.
+            A_33: faster to set up, and slow where exchange is strong. On several processes
+            "krylov" does what "reduced" does, since `CoupledMultigrid` factors on one.
         rtol: Reduction at which the iterative methods stop, of the residual of S u_3d = g and of
             the error in the energy norm.
         max_iterations: Where the iterative methods give up.
@@ -125,17 +129,17 @@ def solve(
     """
     if method not in get_args(Method):
         raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}.")
-    V_3d, V_1d = system.side_3d.V, system.side_1d.V
-    comm = V_3d.mesh.comm
     reduced = reduce(system)
     if method == "direct":
-        x, bound = _solve_direct(reduced, comm)
+        x, bound = _solve_direct(reduced)
         iterations, accuracy = 1, ACCURACY
     else:
         try:
-            M = CoupledMultigrid(system) if method == "krylov" else None
-            cg = _ConjugateGradients(reduced, M, comm, rtol, max_iterations)
+            alone = reduced.processes.size == 1
+            M = CoupledMultigrid(system) if method == "krylov" and alone else None
+            cg = _ConjugateGradients(reduced, M, rtol, max_iterations)
             x, bound = cg.solve()
+            cg.ksp.destroy()  # on several processes nothing else frees the multigrid
         except RuntimeError as error:
             if isinstance(error, SolverError):
                 raise
@@ -146,8 +150,7 @@ def solve(
             ) from error
         iterations, accuracy = cg.iterations, max(ACCURACY, 100.0 * rtol)
     check_accuracy(bound, accuracy, f"a solution by method={method!r}")
-    u_3d, u_1d = dolfinx.fem.Function(V_3d, name="u_3d"), dolfinx.fem.Function(V_1d, name="u_1d")
-    u_3d.x.array[:], u_1d.x.array[:] = x
+    u_3d, u_1d = system.side_3d.function(x[0], "u_3d"), system.side_1d.function(x[1], "u_1d")
     b = reduced.b_3, reduced.b_1
     return Solution(system, u_3d, u_1d, method, iterations, relative_residual(reduced, b, x))
 
@@ -164,30 +167,19 @@ def check_accuracy(bound: ErrorBound, accuracy: float, name: str) -> None:
         )
 
 
-def _solve_direct(blocks: ReducedSystem, comm: PETSc.Comm) -> tuple[Pair, ErrorBound]:
+def _solve_direct(blocks: ReducedSystem) -> tuple[Pair, ErrorBound]:
     """Return the solution, refined twice, and the bound on its error."""
-    A = sparse.block_array([[blocks.A_33, blocks.A_31], [blocks.A_13, blocks.A_11]], format="csr")
-    b = np.concatenate([blocks.b_3, blocks.b_1])
-    ksp = PETSc.KSP().create(comm)
-    ksp.setOperators(petsc_matrix(A, comm))
-    ksp.setType("preonly")
-    ksp.getPC().setType("cholesky")
-    ksp.getPC().setFactorSolverType("mumps")
-
-    def inverse(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        right = PETSc.Vec().createWithArray(vector, comm=comm)
-        x = right.duplicate()
-        ksp.solve(right, x)
-        return x.getArray().copy()
-
-    def sides(vector: NDArray[np.float64]) -> Pair:
-        return vector[: len(blocks.b_3)], vector[len(blocks.b_3) :]
-
-    x = inverse(b)
+    factors, b = BlockFactors(blocks, "cholesky"), (blocks.b_3, blocks.b_1)
+    x_3, x_1 = factors.solve(*b)
     for _ in range(2):
-        x += inverse(b - A @ x)
-    error = inverse(np.concatenate(uncertainty(blocks, sides(b), sides(x))))
-    return sides(x), bound_error(sides(x), sides(error))
+        change_3, change_1 = factors.solve(
+            blocks.b_3 - blocks.A_33 @ x_3 - blocks.A_31 @ x_1,
+            blocks.b_1 - blocks.A_13 @ x_3 - blocks.A_11 @ x_1,
+        )
+        x_3, x_1 = x_3 + change_3, x_1 + change_1
+    error = factors.solve(*uncertainty(blocks, b, (x_3, x_1)))
+    factors.destroy()
+    return (x_3, x_1), bound_error((x_3, x_1), error, blocks.processes)
 
 
 class _ConjugateGradients:
@@ -200,7 +192,6 @@ class _ConjugateGradients:
     Args:
         reduced: The system.
         M: The preconditioner, or None for GAMG on A_33.
-        comm: Of the mesh.
         rtol: As in `solve`.
         max_iterations: As in `solve`.
     """
@@ -209,20 +200,20 @@ class _ConjugateGradients:
         self,
         reduced: ReducedSystem,
         M: CoupledMultigrid | None,
-        comm: PETSc.Comm,
         rtol: float,
         max_iterations: int,
     ) -> None:
-        n = len(reduced.b_3)
+        sizes, comm = (len(reduced.b_3), None), petsc_comm(reduced.processes)
         self.reduced, self.rtol, self.most, self.iterations = reduced, rtol, max_iterations, 0
-        S = PETSc.Mat().createPython((n, n), _Product(reduced.S.matvec), comm=comm)
+        S = PETSc.Mat().createPython((sizes, sizes), _Product(reduced.S.matvec), comm=comm)
         S.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         self.ksp = ksp = PETSc.KSP().create(comm)
         ksp.setType("cg")
         ksp.setComputeEigenvalues(True)
         if M is None:
-            ksp.setOperators(S, petsc_matrix(reduced.A_33, comm))
-            ksp.getPC().setType("gamg")
+            rows = held_rows(reduced.A_33)
+            ksp.setOperators(S, distributed_matrix(rows, reduced.processes))
+            _use_gamg(ksp.getPC())
         else:
             ksp.setOperators(S)
             ksp.getPC().setType("python")
@@ -236,20 +227,20 @@ class _ConjugateGradients:
         x = x_3, reduced.back_substitute(x_3)
         w_3, w_1 = uncertainty(reduced, (reduced.b_3, reduced.b_1), x)
         rtol, self.rtol, done = self.rtol, 1e-2, self.iterations
-        error_3 = self._correct(w_3 - reduced.A_31 @ reduced.solve_11(w_1))
-        error_1 = reduced.solve_11(w_1 - reduced.A_13 @ error_3)
+        error_3 = self._correct(w_3 + reduced.exchange_3(reduced.solve_11(w_1)))
+        error_1 = reduced.solve_11(w_1 + reduced.exchange_1(error_3))
         self.rtol, self.iterations = rtol, done
-        return x, bound_error(x, (error_3, error_1))
+        return x, bound_error(x, (error_3, error_1), reduced.processes)
 
     def _correct(self, b: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the solution of S x = b."""
-        norms = PETSc.KSP.NormType
+        norms, dot = PETSc.KSP.NormType, self.reduced.processes.dot
         x, theta = self._run(b, norms.UNPRECONDITIONED, self.rtol, 0.0)
         before = np.inf
         while True:
             r = b - self.reduced.S @ x
-            wanted = self.rtol * np.sqrt(max(theta * float(b @ x), 0.0))
-            size = np.sqrt(max(float(r @ self.precondition(r)), 0.0))
+            wanted = self.rtol * np.sqrt(max(theta * dot(b, x), 0.0))
+            size = np.sqrt(max(dot(r, self.precondition(r)), 0.0))
             # Where it hardly falls any more, rounding alone is left: the bound knows of that.
             if not wanted < size < before / 10.0:
                 return x
@@ -276,8 +267,8 @@ class _ConjugateGradients:
                 f"got cg with {ksp.getPC().getType()} stopped after "
                 f"{ksp.getIterationNumber()} iterations at residual {ksp.getResidualNorm():.2e} "
                 f"(PETSc reason {ksp.getConvergedReason()}); wanted {self.rtol:.0e} of "
-                f"{np.linalg.norm(right_hand_side):.2e}. Raise max_iterations or rtol, or use "
-                "method='direct'."
+                f"{self.reduced.processes.norm(right_hand_side):.2e}. Raise max_iterations or "
+                "rtol, or use method='direct'."
             )
         eigenvalues = ksp.computeEigenvalues().real
         return x.getArray().copy(), float(min(eigenvalues, default=1.0))
@@ -289,6 +280,17 @@ class _ConjugateGradients:
         y = x.duplicate()
         apply(x, y)
         return y.getArray().copy()
+
+
+def _use_gamg(pc: PETSc.PC) -> None:
+    """Choose GAMG, which finds distant neighbours by walks: by default it squares the matrix."""
+    name = "pc_gamg_aggressive_square_graph"
+    pc.setType("gamg")
+    pc.setOptionsPrefix(_PREFIX)
+    options = PETSc.Options(_PREFIX)
+    options.setValue(name, "false")
+    pc.setFromOptions()
+    options.delValue(name)
 
 
 class _Product:

@@ -27,18 +27,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from numbers import Real
+from typing import Any
 
 import dolfinx
 import numpy as np
 import ufl
 from numpy.typing import ArrayLike, NDArray
-from petsc4py import PETSc
 from scipy import sparse
 
-from mixeddim.accuracy import ACCURACY, bound_error, relative_residual, uncertainty
+from mixeddim.accuracy import ACCURACY, Pair, bound_error, relative_residual, uncertainty
 from mixeddim.fem.assembly import CoupledSystem
+from mixeddim.fem.distributed import assemble_matrix
 from mixeddim.fem.forms import Coefficient, as_ufl, reaction
+from mixeddim.fem.sides import interpolate
 from mixeddim.solvers.advection import Advection, discretise_advection
+from mixeddim.solvers.factors import BlockFactors
 from mixeddim.solvers.mass_balance import balance_mass
 from mixeddim.solvers.stationary import Solution, check_accuracy
 from mixeddim.solvers.transport_balance import TransportBalance
@@ -122,8 +125,13 @@ def simulate_transport(
             "inlet_concentration in. Assemble it with bcs_1d=[]."
         )
     advection = discretise_advection(system.network, flow)
-    start_3d = _interpolate(initial_3d, system.side_3d.V, "initial_3d")
-    start_1d = _interpolate(initial_1d, system.side_1d.V, "initial_1d")
+    start_3d, start_1d = (
+        interpolate(as_ufl(value, side.V.mesh, name), side.V)
+        for value, side, name in (
+            (initial_3d, system.side_3d, "initial_3d"),
+            (initial_1d, system.side_1d, "initial_1d"),
+        )
+    )
 
     def entering(time: float) -> NDArray[np.float64]:
         concentration = inlet_concentration
@@ -147,7 +155,7 @@ def _march(
         time = number * euler.dt
         state = euler.step(u_3d, u_1d, entering(time), time)
         # Copies, so that a state is the user's own to change.
-        u_3d, u_1d = state.u_3d.x.array.copy(), state.u_1d.x.array.copy()
+        u_3d, u_1d = state.u_3d.x.array[: len(u_3d)].copy(), state.u_1d.x.array.copy()
         yield state
 
 
@@ -157,7 +165,8 @@ class _ImplicitEuler:
     def __init__(self, system: CoupledSystem, advection: Advection, dt: float) -> None:
         self.system, self.advection, self.dt = system, advection, dt
         side_3d, side_1d = system.side_3d, system.side_1d
-        self.C_3d, self.C_1d = _mass_matrix(side_3d.V) / dt, advection.volume / dt
+        per_time = dolfinx.fem.Constant(side_3d.V.mesh, 1.0 / dt)
+        self.C_3d, self.C_1d = _mass_matrix(side_3d.V, per_time), advection.volume / dt
         K_1d = side_1d.K + advection.U + sparse.diags_array(self.C_1d)
         self.problem = replace(
             system,
@@ -166,15 +175,8 @@ class _ImplicitEuler:
         )
 
     @cached_property
-    def A(self) -> sparse.csr_array:
-        blocks = self.problem
-        return sparse.block_array(
-            [[blocks.A_33, blocks.A_31], [blocks.A_13, blocks.A_11]], format="csr"
-        )
-
-    @cached_property
-    def solve(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-        return _factorise(self.A, self.system.side_3d.V.mesh.comm)
+    def solve(self) -> Callable[[NDArray[np.float64], NDArray[np.float64]], Pair]:
+        return BlockFactors(self.problem, "lu", check=True).solve
 
     def step(
         self,
@@ -190,18 +192,18 @@ class _ImplicitEuler:
             side_3d=replace(side_3d, f=side_3d.f + self.C_3d @ old_3d),
             side_1d=replace(side_1d, f=side_1d.f + self.C_1d * old_1d + inflow),
         )
-        loads = step.b_3, step.b_1
-        b = np.concatenate(loads)
-        x = self.solve(b)
-        x += self.solve(b - self.A @ x)  # so that smaller amounts balance as well
-        new_3d, new_1d = fields = x[: len(old_3d)], x[len(old_3d) :]
         # The matrices of all steps are those of the problem, assembled once.
-        error = self.solve(np.concatenate(uncertainty(self.problem, loads, fields)))
-        bound = bound_error(fields, (error[: len(old_3d)], error[len(old_3d) :]))
+        blocks, loads = self.problem, (step.b_3, step.b_1)
+        new_3d, new_1d = self.solve(*loads)
+        change_3d, change_1d = self.solve(  # so that smaller amounts balance as well
+            loads[0] - blocks.A_33 @ new_3d - blocks.A_31 @ new_1d,
+            loads[1] - blocks.A_13 @ new_3d - blocks.A_11 @ new_1d,
+        )
+        new_3d, new_1d = fields = new_3d + change_3d, new_1d + change_1d
+        error = self.solve(*uncertainty(blocks, loads, fields))
+        bound = bound_error(fields, error, blocks.processes)
         check_accuracy(bound, ACCURACY, f"fields at time {time:.4g}")
-        u_3d = dolfinx.fem.Function(side_3d.V, name="u_3d")
-        u_1d = dolfinx.fem.Function(side_1d.V, name="u_1d")
-        u_3d.x.array[:], u_1d.x.array[:] = new_3d, new_1d
+        u_3d, u_1d = side_3d.function(new_3d, "u_3d"), side_1d.function(new_1d, "u_1d")
         residual = relative_residual(self.problem, loads, fields)
         balance = self._balance(step, new_3d, new_1d, new_3d - old_3d, new_1d - old_1d, inflow)
         return TransportState(self.system, u_3d, u_1d, "direct", 1, residual, time, balance)
@@ -217,12 +219,13 @@ class _ImplicitEuler:
     ) -> TransportBalance:
         """Return the balance of a step, of which the stationary one counts stores as sources."""
         side_3d, side_1d = self.system.side_3d, self.system.side_1d
+        total = self.system.processes.sum
         total_in, total_out = float(inflow.sum()), float(self.advection.outflow @ u_1d)
         steady = balance_mass(step, u_3d, u_1d)
         return TransportBalance(
-            source_3d=float(side_3d.f.sum()),
+            source_3d=total(side_3d.f.sum()),
             boundary_3d=steady.boundary_3d,
-            reaction_3d=float((side_3d.M @ u_3d).sum()),
+            reaction_3d=total((side_3d.M @ u_3d).sum()),
             exchange=steady.exchange,
             source_1d=float(side_1d.f.sum()),
             boundary_1d=steady.boundary_1d + total_in - total_out,
@@ -230,56 +233,23 @@ class _ImplicitEuler:
             traded_1d=steady.traded_1d,
             inflow=total_in,
             outflow=total_out,
-            storage_3d=float((self.C_3d @ growth_3d).sum()),
+            storage_3d=total((self.C_3d @ growth_3d).sum()),
             storage_1d=float(self.C_1d @ growth_1d),
-            amount_3d=self.dt * float((self.C_3d @ u_3d).sum()),
+            amount_3d=self.dt * total((self.C_3d @ u_3d).sum()),
             amount_1d=self.dt * float(self.C_1d @ u_1d),
         )
 
 
-def _factorise(
-    A: sparse.csr_array, comm: PETSc.Comm
-) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Return the product with the inverse of A, by its LU factors from MUMPS."""
-    A.sort_indices()
-    indptr, indices = A.indptr.astype(PETSc.IntType), A.indices.astype(PETSc.IntType)
-    ksp = PETSc.KSP().create(comm)
-    ksp.setOperators(PETSc.Mat().createAIJ(A.shape, csr=(indptr, indices, A.data), comm=comm))
-    ksp.setType("preonly")
-    ksp.getPC().setType("lu")
-    ksp.getPC().setFactorSolverType("mumps")
-    ksp.setErrorIfNotConverged(True)
-
-    def solve(b: NDArray[np.float64]) -> NDArray[np.float64]:
-        right = PETSc.Vec().createWithArray(b, comm=comm)
-        x = right.duplicate()
-        ksp.solve(right, x)
-        return x.getArray().copy()
-
-    return solve
-
-
-def _mass_matrix(V: dolfinx.fem.FunctionSpace) -> sparse.csr_array:
-    one = dolfinx.fem.Constant(V.mesh, 1.0)
-    form = dolfinx.fem.form(reaction(ufl.TrialFunction(V), ufl.TestFunction(V), one))
-    return sparse.csr_array(dolfinx.fem.assemble_matrix(form).to_scipy(), copy=True)
-
-
-def _interpolate(
-    value: Coefficient, V: dolfinx.fem.FunctionSpace, name: str
-) -> NDArray[np.float64]:
-    """Return the dof values of what a user gave for a field."""
-    expression = as_ufl(value, V.mesh, name)
-    field = dolfinx.fem.Function(V)
-    field.interpolate(dolfinx.fem.Expression(expression, V.element.interpolation_points))
-    return field.x.array.copy()
+def _mass_matrix(V: dolfinx.fem.FunctionSpace, factor: dolfinx.fem.Constant) -> Any:
+    form = reaction(ufl.TrialFunction(V), ufl.TestFunction(V), factor)
+    return assemble_matrix(dolfinx.fem.form(form))
 
 
 def _at_dofs(concentration: Concentration, V: dolfinx.fem.FunctionSpace) -> NDArray[np.float64]:
     """Return the inlet concentration at the dofs of the network."""
     if isinstance(concentration, dolfinx.fem.Function):
         if concentration.function_space.mesh is V.mesh:
-            return _interpolate(concentration, V, "inlet_concentration")
+            return interpolate(as_ufl(concentration, V.mesh, "inlet_concentration"), V)
     elif isinstance(concentration, Real) and isfinite(concentration):
         return np.full(V.dofmap.index_map.size_local, float(concentration))
     raise ValueError(

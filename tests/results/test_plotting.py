@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import dolfinx
 import networkx as nx
@@ -130,15 +131,26 @@ def test_each_segment_is_a_tube_and_each_junction_and_bend_a_ball(graph):
 
 def test_many_tubes_have_fewer_sides(fork, monkeypatch):
     num_points = []
-    for limit in (scene.MANY_TUBES, 0):
-        monkeypatch.setattr(scene, "MANY_TUBES", limit)
+    for _, sides in scene.SIDES_OF_TUBES:
+        monkeypatch.setattr(scene, "SIDES_OF_TUBES", ((10**9, sides),))
         plotter = md.plot_network(_network(fork))
         drawn = (plotter.actors[name].mapper.dataset for name in ("network", "joints"))
         num_points.append([mesh.n_points for mesh in drawn])
         plotter.close()
-    (tubes, balls), (light_tubes, light_balls) = num_points
-    assert light_tubes < 0.5 * tubes
-    assert light_balls < 0.2 * balls
+    for (tubes, balls), (light_tubes, light_balls) in pairwise(num_points):
+        assert light_tubes < 0.8 * tubes
+        assert light_balls < 0.5 * balls
+
+
+def test_ends_without_caps_are_closed_by_balls(fork, monkeypatch):
+    counts = []
+    for most in (scene.FLAT_ENDS, 0):
+        monkeypatch.setattr(scene, "FLAT_ENDS", most)
+        plotter = md.plot_network(_network(fork))
+        joints = plotter.actors["joints"].mapper.dataset
+        counts.append(joints.connectivity()["RegionId"].max() + 1)
+        plotter.close()
+    assert counts[1] == counts[0] + 3  # the inlet and two ends
 
 
 def test_bend_has_no_gap():

@@ -23,9 +23,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from learning.preconditioners.multigrid.exchange import Exchange, exchange_of
 from learning.preconditioners.multigrid.near_kernel import NearKernel
-from learning.preconditioners.multigrid.network import NetworkResponse, scaled
-from learning.preconditioners.multigrid.smoothers import chebyshev, l1_jacobi, low_rank
+from learning.preconditioners.multigrid.network import NetworkResponse
+from learning.preconditioners.multigrid.smoothers import RELAXATION, l1_jacobi
 from learning.preconditioners.multigrid.stencils import StencilMatrix, coarse_stencils, stencils_of
 from learning.preconditioners.multigrid.transfer import (
     Axes,
@@ -34,9 +35,9 @@ from learning.preconditioners.multigrid.transfer import (
     coupling_along_axes,
     interpolation,
 )
-from learning.systems.operators import SystemBatch, grids_of
+from learning.systems.operators import SystemBatch, averaging_matrices, grids_of
 from learning.systems.sparse import LinearMap, SparseMap, block_diagonal, sparse_map
-from mixeddim.tensors import Grid, ReducedSystem
+from mixeddim.tensors import Grid, ReducedSystem, chebyshev
 
 __all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hierarchy", "v_cycle"]
 
@@ -93,14 +94,16 @@ class GeometricMultigrid:
                 singular.
         """
         hierarchy = create_hierarchy(systems, batch, self.dtype or batch.g.dtype)
-        return hierarchy.preconditioner(
-            [chebyshev(self._base(level), level.apply, self.degree) for level in hierarchy.levels]
-        )
+        return hierarchy.preconditioner([self._smoother(level) for level in hierarchy.levels])
+
+    def _smoother(self, level: Level) -> LinearMap:
+        base = self._base(level)
+        return chebyshev(base, level.apply, self.degree, RELAXATION / 4.0, RELAXATION)
 
     def _base(self, level: Level) -> LinearMap:
         if self.smoother == "l1_jacobi":
-            return l1_jacobi(level.row_sums, level.Pi, level.like)
-        return low_rank(level.row_sums, level.Pi, level.average, level.following, level.like)
+            return l1_jacobi(level.row_sums, level.exchange.row_sums, level.like)
+        return level.exchange.smoother(level.row_sums, RELAXATION)
 
 
 # --- The cycle --------------------------------------------------------------------------------
@@ -116,10 +119,8 @@ class Level:
         stencils: Of A_0, shape (batch, 27, nx, ny, nz), in the dtype of the vectors.
         row_sums: Those of |A_0|, shape (batch n,).
         is_coarsened: Whether the next grid is coarser along x, y and z.
-        Pi: Scaled averaging matrices, block-diagonal, one block of (num_points, n) each.
-        tissue, average: Both as maps.
-        coupling: C, what the network leaves of the coupling, from (batch, num_points) to the same.
-        following: C for smoothers, or None for 1.
+        tissue: A_0 as a map.
+        exchange: Pi' C Pi.
         prolong: Interpolation P from the next grid; its transpose is the restriction.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
     """
@@ -127,17 +128,14 @@ class Level:
     stencils: torch.Tensor
     row_sums: NDArray[np.float64]
     is_coarsened: tuple[bool, bool, bool]
-    Pi: sparse.csr_array
     tissue: StencilMatrix
-    average: SparseMap
-    coupling: LinearMap
-    following: NetworkResponse | None
+    exchange: Exchange
     prolong: SparseMap
     like: torch.Tensor
 
     def apply(self, v: torch.Tensor) -> torch.Tensor:
         """Return S v, shape (batch, n)."""
-        return self.tissue(v) + self.average.T(self.coupling(self.average(v)))
+        return self.tissue(v) + self.exchange.apply(v)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,14 +220,9 @@ def create_hierarchy(
     """
     grids = grids_of(systems)
     like = batch.g.to(dtype)
-    num_points = max(len(system.weights) for system in systems)
-    stencils = stencils_of([system.K + system.M for system in systems], grids)
-    Pi = block_diagonal(
-        [_on_grid(scaled(s, s.Pi), grid) for s, grid in zip(systems, grids, strict=True)],
-        num_points,
-    )
-    network = NetworkResponse.of(systems)
-    apply_C = network.coupling(batch, like)
+    stencils = stencils_of([system.A_0 for system in systems], grids)
+    Pi = _on_grids(averaging_matrices(systems), grids)
+    exchange = exchange_of(Pi, NetworkResponse.of(systems, batch), like)
 
     levels: list[Level] = []
     axes = axes_of(grids[0])
@@ -245,16 +238,13 @@ def create_hierarchy(
                 stencils=on_device,
                 row_sums=np.abs(stencils).sum(axis=1).ravel(),
                 is_coarsened=(along_x, along_y, along_z),
-                Pi=Pi,
                 tissue=StencilMatrix(on_device),
-                average=sparse_map(Pi, like),
-                coupling=apply_C,
-                following=network.following,
+                exchange=exchange,
                 prolong=prolong,
                 like=like.new_empty(len(like), P.shape[0] // len(like)),
             )
         )
-        stencils, Pi = coarse_stencils(stencils, axes, fine), (Pi @ P).tocsr()
+        stencils, exchange = coarse_stencils(stencils, axes, fine), exchange.coarse(P)
     constants = None
     if dtype != batch.g.dtype:
         row_sums = levels[0].row_sums if levels else np.abs(stencils).sum(axis=1).ravel()
@@ -264,7 +254,7 @@ def create_hierarchy(
     np.put_along_axis(dof_of_node, node_of_dof, np.arange(node_of_dof.shape[1])[None], axis=1)
     A_0 = StencilMatrix(torch.tensor(stencils)).to_scipy()
     try:
-        solve_coarsest = network.inverse(A_0, Pi, like.device)
+        solve_coarsest = exchange.inverse(A_0)
     except ValueError as error:
         raise ValueError(
             f"got a system that is singular on its coarsest grid ({error}); wanted a positive "
@@ -290,6 +280,8 @@ def _interpolation(
     return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
 
 
-def _on_grid(Pi: sparse.csr_array, grid: Grid) -> sparse.csr_array:
-    """Return a matrix with its columns, one for each dof, in grid order."""
-    return sparse.csr_array((Pi.data, grid.node_of_dof[Pi.indices], Pi.indptr), shape=Pi.shape)
+def _on_grids(Pi: sparse.csr_array, grids: Sequence[Grid]) -> sparse.csr_array:
+    """Return a block-diagonal matrix with its columns, one for each dof, in grid order."""
+    num_nodes = Pi.shape[1] // len(grids)
+    columns = np.concatenate([grid.node_of_dof + i * num_nodes for i, grid in enumerate(grids)])
+    return sparse.csr_array((Pi.data, columns[Pi.indices], Pi.indptr), shape=Pi.shape)

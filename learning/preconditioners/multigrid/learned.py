@@ -27,7 +27,6 @@ from torch import nn
 
 from learning.krylov.cycles import or_one
 from learning.preconditioners.multigrid.geometric import Level, create_hierarchy
-from learning.preconditioners.multigrid.smoothers import low_rank
 from learning.preconditioners.multigrid.stencils import (
     CENTRE,
     FORWARD,
@@ -166,13 +165,11 @@ class LearnedMultigrid:
 
     def _smoother(self, level: Level) -> LinearMap:
         """Return X of a level."""
-        stencils, num_rows = level.stencils, level.Pi.shape[1]
-        diagonal = np.bincount(level.Pi.indices, level.Pi.data**2, num_rows)
-        coupling = torch.tensor(diagonal).to(level.like).reshape(stencils[:, 0].shape)
+        stencils = level.stencils
+        diagonal = torch.tensor(level.exchange.diagonal)
+        coupling = diagonal.to(level.like).reshape(stencils[:, 0].shape)
         F = StencilMatrix(self.model(stencils, coupling, level.is_coarsened))
-        S_0 = low_rank(
-            level.row_sums, level.Pi, level.average, level.following, level.like, RELAXATION
-        )
+        S_0 = level.exchange.smoother(level.row_sums, RELAXATION)
         root = torch.tensor(np.sqrt(level.row_sums)).to(level.like).reshape(len(stencils), -1)
 
         def smooth(r: torch.Tensor) -> torch.Tensor:

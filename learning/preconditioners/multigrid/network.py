@@ -10,7 +10,7 @@ takes the network as fixed does not reduce errors of the tissue along the vessel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from learning.systems.operators import SystemBatch, network_blocks
+from learning.systems.operators import SystemBatch, network_bases, network_blocks
 from learning.systems.sparse import (
     LinearMap,
-    block_diagonal,
     dense_blocks,
     dense_inverses,
     quasi_definite_solver,
@@ -30,7 +29,7 @@ from learning.systems.sparse import (
 )
 from mixeddim.tensors import ReducedSystem
 
-__all__ = ["NetworkResponse", "scaled"]
+__all__ = ["NetworkResponse", "block_inverse"]
 
 FOLLOWS: Final = 0.1
 """The network follows the tissue where its exchange makes up this share of a diagonal entry."""
@@ -44,21 +43,22 @@ class NetworkResponse:
         systems: The systems.
         N: Their scaled network bases, block-diagonal, one block of (num_points, n_1) each.
         A_11: Their network blocks, block-diagonal, padded to the largest.
+        solve: The inverse of these, of (batch, n_1).
+        dtype: In which that is accurate.
     """
 
     systems: Sequence[ReducedSystem]
     N: sparse.csr_array
     A_11: sparse.csr_array
+    solve: LinearMap
+    dtype: torch.dtype
 
     @classmethod
-    def of(cls, systems: Sequence[ReducedSystem]) -> NetworkResponse:
+    def of(cls, systems: Sequence[ReducedSystem], batch: SystemBatch) -> NetworkResponse:
         """Gather the networks of a batch."""
-        num_points = max(len(system.weights) for system in systems)
-        n_1 = max(len(system.b_1) for system in systems)
-        bases = [scaled(system, system.N) for system in systems]
-        for basis in bases:
-            basis.resize(basis.shape[0], n_1)
-        return cls(systems, block_diagonal(bases, num_points), network_blocks(systems))
+        return cls(
+            systems, network_bases(systems), network_blocks(systems), batch.solve_11, batch.g.dtype
+        )
 
     @cached_property
     def following(self) -> NetworkResponse | None:
@@ -73,17 +73,15 @@ class NetworkResponse:
         if not follows.any():
             return None
         is_kept = np.repeat(follows.astype(float), self.N.shape[0] // len(follows))
-        return NetworkResponse(
-            self.systems, (sparse.diags_array(is_kept) @ self.N).tocsr(), self.A_11
-        )
+        return replace(self, N=(sparse.diags_array(is_kept) @ self.N).tocsr())
 
-    def coupling(self, batch: SystemBatch, like: torch.Tensor) -> LinearMap:
+    def coupling(self, like: torch.Tensor) -> LinearMap:
         """Return C, from (batch, num_points) to the same, in the dtype of a tensor."""
         N = sparse_map(self.N, like)
 
         def apply(values: torch.Tensor) -> torch.Tensor:
             # In the dtype of the batch, which accuracy needs where the network conducts well.
-            network = batch.solve_11(N.T(values).to(batch.g.dtype))
+            network = self.solve(N.T(values).to(self.dtype))
             return values - N(network.to(values.dtype))
 
         return apply
@@ -105,14 +103,7 @@ class NetworkResponse:
         A_33, A_31 = (B + Pi.T @ Pi).tocsr(), (Pi.T @ self.N).tocsr()
         if device.type == "cuda":
             return self._dense_inverse(A_33, A_31, device)
-        A = sparse.block_array([[A_33, A_31], [A_31.T, self.A_11]], format="csc")
-        solve_block = spd_solver(A, torch.empty(1, A.shape[0]))
-
-        def solve(b: torch.Tensor) -> torch.Tensor:
-            padded = torch.nn.functional.pad(b.reshape(1, -1), (0, A_31.shape[1]))
-            return solve_block(padded)[:, : b.numel()].reshape(b.shape)
-
-        return solve
+        return block_inverse(A_33, A_31, self.A_11)
 
     def _dense_inverse(
         self, A_33: sparse.csr_array, A_31: sparse.csr_array, device: torch.device
@@ -140,7 +131,19 @@ class NetworkResponse:
         return quasi_definite_solver(G + sparse.eye_array(G.shape[0]), self.N, K_1, like)
 
 
-def scaled(system: ReducedSystem, A: sparse.csr_array) -> sparse.csr_array:
-    """Scale the rows of a matrix, one for each point, by the roots of weight times conductance."""
-    roots = np.repeat(np.sqrt(system.weights * system.beta), np.diff(A.indptr))
-    return sparse.csr_array((roots * A.data, A.indices, A.indptr), shape=A.shape)
+def block_inverse(
+    A_33: sparse.csr_array, A_31: sparse.csr_array, A_11: sparse.csr_array
+) -> LinearMap:
+    """Return b -> x with A_33 x + A_31 u = b and A_31' x + A_11 u = 0, by sparse factors.
+
+    Raises:
+        ValueError: If the block matrix is not positive definite.
+    """
+    A = sparse.block_array([[A_33, A_31], [A_31.T, A_11]], format="csc")
+    solve_block = spd_solver(A, torch.empty(1, A.shape[0]))
+
+    def solve(b: torch.Tensor) -> torch.Tensor:
+        padded = torch.nn.functional.pad(b.reshape(1, -1), (0, A_31.shape[1]))
+        return solve_block(padded)[:, : b.numel()].reshape(b.shape)
+
+    return solve

@@ -17,14 +17,17 @@ from scipy import sparse
 
 from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.systems.sparse import LinearMap, SparseMap, spd_solver
+from mixeddim.tensors import nearly_inverse
 
-__all__ = ["RELAXATION", "chebyshev", "l1_jacobi", "low_rank"]
+__all__ = ["RELAXATION", "bounded", "l1_jacobi", "low_rank"]
 
 RELAXATION: Final = 1.6
 """The bound omega. On constant coefficients D / omega is the diagonal of damped Jacobi, 0.8."""
 
 
-def l1_jacobi(row_sums: NDArray[np.float64], Pi: sparse.csr_array, like: torch.Tensor) -> LinearMap:
+def l1_jacobi(
+    row_sums: NDArray[np.float64], coupling: NDArray[np.float64], like: torch.Tensor
+) -> LinearMap:
     """Return the division by the row sums of |A_0| and Pi' Pi over omega.
 
     Blind to what the coupling ties together: iterations grow with its strength (Baker, Falgout,
@@ -32,10 +35,9 @@ def l1_jacobi(row_sums: NDArray[np.float64], Pi: sparse.csr_array, like: torch.T
 
     Args:
         row_sums: Of |A_0|, shape (batch n,).
-        Pi: Block-diagonal, one block of shape (num_points, n) for each system.
+        coupling: Those of |Pi|' |Pi|, of the same shape.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
     """
-    coupling = abs(Pi).T @ abs(Pi).sum(axis=1)
     inverse = torch.tensor(RELAXATION / (row_sums + coupling)).to(like).reshape(like.shape)
     return lambda r: inverse * r
 
@@ -84,30 +86,31 @@ def low_rank(
     return apply
 
 
-def chebyshev(smooth: LinearMap, apply: LinearMap, degree: int) -> LinearMap:
-    """Return the Chebyshev polynomial of a smoother, or the smoother itself where degree is 1.
+def bounded(
+    row_sums: NDArray[np.float64],
+    coupling: NDArray[np.float64],
+    product: LinearMap,
+    like: torch.Tensor,
+    relaxation: float = RELAXATION,
+) -> LinearMap:
+    """Return M <= (D / omega + Pi' C Pi)^-1 without factors, for networks of any size.
 
-    It damps the eigenvalues of M S from a quarter of the bound omega upward, and those below less,
-    but all of them, so that it is symmetric positive definite and convergent as its base is (Adams,
-    Brezina, Hu & Tuminaro 2003, doi:10.1016/S0021-9991(03)00194-3).
+    Where the coupling is weak beside D at each node, it is bounded by its row sums: one diagonal.
+    Where it is not, M is a polynomial of Chebyshev in that diagonal and the coupling: with rho the
+    largest ratio of coupling to D / omega, eigenvalues lie between 1 / (1 + rho) and 1, and a
+    degree of the order of the square root of rho leaves at most a quarter of each.
 
     Args:
-        smooth: M, one of the smoothers above.
-        apply: S.
-        degree: Number of times M is applied, at least 1; S one time fewer.
+        row_sums: D, shape (batch n,).
+        coupling: Row sums that bound Pi' C Pi, of the same shape.
+        product: v -> Pi' C Pi v, or of a larger C.
+        like: A tensor of dtype, device and shape (batch, n) of the vectors.
+        relaxation: omega.
     """
-    if degree == 1:
-        return smooth
-    centre, radius = 0.625 * RELAXATION, 0.375 * RELAXATION
-
-    def polynomial(r: torch.Tensor) -> torch.Tensor:
-        step = smooth(r) / centre
-        x, ratio = step, radius / centre
-        for _ in range(degree - 1):
-            next_ratio = 1.0 / (2.0 * centre / radius - ratio)
-            residual = smooth(r - apply(x))
-            step = next_ratio * ratio * step + 2.0 * next_ratio / radius * residual
-            x, ratio = x + step, next_ratio
-        return x
-
-    return polynomial
+    D = row_sums / relaxation
+    strongest = float((coupling / D).max(initial=0.0))
+    inverse = torch.tensor(1.0 / (D + coupling)).to(like).reshape(like.shape)
+    diagonal = torch.tensor(D).to(like).reshape(like.shape)
+    return nearly_inverse(
+        lambda r: inverse * r, lambda v: diagonal * v + product(v), 1.0 + strongest
+    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mixeddim.atomic import replacing
+from mixeddim.fem.processes import ALONE
 from mixeddim.results.output import network_dataset, tissue_dataset
 from mixeddim.results.plotting.colours import NETWORK_COLOURS, TISSUE_COLOURS, colour_scale
 from mixeddim.results.plotting.pictures import BARS, TITLES, check_titles
@@ -24,7 +25,7 @@ from mixeddim.results.plotting.scene import (
     add_vessels,
     check_view,
 )
-from mixeddim.results.plotting.window import open_plotter
+from mixeddim.results.plotting.window import draw_once, open_plotter
 from mixeddim.solvers.transport import TransportState
 
 __all__ = ["animate"]
@@ -67,20 +68,27 @@ def animate(
         raise ValueError(f"got frames_per_second={frames_per_second}; wanted a positive number.")
     titles = check_titles(titles)
     check_view(tissue)
-    data = [(_time(s), tissue_dataset(s), network_dataset(s)) for s in states]
+    data, processes = [], ALONE
+    for state in states:
+        data.append((_time(state), tissue_dataset(state), network_dataset(state)))
+        processes = state.system.processes
     if not data:
         raise ValueError("got no state to animate; wanted one at least.")
     path = Path(filename)
-    plotter = open_plotter(path, window_size=DRAWN_SIZE, formats=MOVIES)
-    plotter.disable_anti_aliasing()
-    try:
-        with replacing(path) as part:
-            write = _write_gif if path.suffix == ".gif" else _write_mp4
-            headings = (time_format.format(time) for time, *_ in data)
-            write(part, _frames(plotter, data, headings, titles, tissue), frames_per_second)
-    finally:
-        plotter.close()
-    return path
+
+    def draw() -> Path:
+        plotter = open_plotter(path, window_size=DRAWN_SIZE, formats=MOVIES)
+        plotter.disable_anti_aliasing()
+        try:
+            with replacing(path) as part:
+                write = _write_gif if path.suffix == ".gif" else _write_mp4
+                headings = (time_format.format(time) for time, *_ in data)
+                write(part, _frames(plotter, data, headings, titles, tissue), frames_per_second)
+        finally:
+            plotter.close()
+        return path
+
+    return draw_once(processes, path, draw)
 
 
 def _time(state: TransportState) -> float:

@@ -11,6 +11,7 @@ import pyvista as pv
 from numpy.typing import ArrayLike
 
 from mixeddim.fem.meshes import StructuredBox
+from mixeddim.fem.processes import Processes
 from mixeddim.results.output import grid_dataset, network_dataset, tissue_dataset
 from mixeddim.results.plotting.colours import (
     NETWORK_COLOURS,
@@ -27,7 +28,7 @@ from mixeddim.results.plotting.scene import (
     add_vessels,
     check_view,
 )
-from mixeddim.results.plotting.window import finish, open_plotter
+from mixeddim.results.plotting.window import draw_once, finish, open_plotter
 from mixeddim.solvers.stationary import Solution
 
 __all__ = ["plot_ensemble", "plot_side_by_side"]
@@ -86,20 +87,24 @@ def plot_side_by_side(
     scale_1d = colour_scale(title_1d, all_1d, NETWORK_COLOURS)
     scale_3d = colour_scale(title_3d, all_3d, TISSUE_COLOURS)
 
-    widths = [*[PANEL] * len(bodies), BAR_PANEL]
-    plotter = open_plotter(filename, window_size=(sum(widths), PANEL), columns=widths)
-    for column, (name, body, vessels) in enumerate(zip(solutions, bodies, networks, strict=True)):
-        plotter.subplot(0, column)
-        add_tissue(plotter, body, "u_3d", scale_3d, tissue, None)
-        add_vessels(plotter, vessels, "u_1d", scale_1d, None)
-        add_frame(plotter, body.bounds, zoom=0.8, shift=(0.0, 0.05))
-        add_heading(plotter, name)
-    mappers = [plotter.actors[name].mapper for name in ("network", "tissue")]
-    plotter.subplot(0, len(bodies))
-    for mapper, scale, bottom in zip(mappers, (scale_1d, scale_3d), BARS, strict=True):
-        bar = plotter.add_scalar_bar(mapper=mapper, **scale.bar(bottom, left=0.42, width=0.06))
-        scale.mark(bar)
-    return finish(plotter, filename)
+    def draw() -> pv.Plotter | Path:
+        widths = [*[PANEL] * len(bodies), BAR_PANEL]
+        plotter = open_plotter(filename, window_size=(sum(widths), PANEL), columns=widths)
+        for column, name in enumerate(solutions):
+            plotter.subplot(0, column)
+            add_tissue(plotter, bodies[column], "u_3d", scale_3d, tissue, None)
+            add_vessels(plotter, networks[column], "u_1d", scale_1d, None)
+            add_frame(plotter, bodies[column].bounds, zoom=0.8, shift=(0.0, 0.05))
+            add_heading(plotter, name)
+        mappers = [plotter.actors[name].mapper for name in ("network", "tissue")]
+        plotter.subplot(0, len(bodies))
+        for mapper, scale, bottom in zip(mappers, (scale_1d, scale_3d), BARS, strict=True):
+            bar = plotter.add_scalar_bar(mapper=mapper, **scale.bar(bottom, left=0.42, width=0.06))
+            scale.mark(bar)
+        return finish(plotter, filename)
+
+    processes = next(iter(solutions.values())).system.processes
+    return draw_once(processes, filename, draw)
 
 
 @overload
@@ -133,8 +138,10 @@ def plot_ensemble(
     Raises:
         ValueError: If the fields are not of that shape or not finite, or the format of the
             picture is unknown.
+        NotImplementedError: If the box is distributed over several processes.
         RuntimeError: If there is neither a display nor a driver to draw without one.
     """
+    Processes.of(box.mesh).refuse("plot_ensemble")
     grid = box.grid(box.P1)
     values = np.asarray(fields, dtype=np.float64)
     if values.ndim != 2 or len(values) < 2 or values.shape[1] != len(grid.node_of_dof):

@@ -25,7 +25,7 @@ from mixeddim.results.plotting.scene import (
     add_vessels,
     check_view,
 )
-from mixeddim.results.plotting.window import finish, open_plotter
+from mixeddim.results.plotting.window import draw_once, finish, open_plotter
 from mixeddim.solvers.stationary import Solution
 
 __all__ = [
@@ -88,14 +88,18 @@ def plot(
     """
     title_1d, title_3d = check_titles(titles)
     check_view(tissue)
-    plotter = open_plotter(filename)
     body, vessels = tissue_dataset(solution), network_dataset(solution)
     scale_1d = colour_scale(title_1d, vessels.point_data["u_1d"], NETWORK_COLOURS)
     scale_3d = colour_scale(title_3d, body.point_data["u_3d"], TISSUE_COLOURS)
-    add_tissue(plotter, body, "u_3d", scale_3d, tissue, scale_3d.bar(BARS[1]))
-    add_vessels(plotter, vessels, "u_1d", scale_1d, scale_1d.bar(BARS[0]))
-    add_frame(plotter, body.bounds)
-    return finish(plotter, filename)
+
+    def draw() -> pv.Plotter | Path:
+        plotter = open_plotter(filename)
+        add_tissue(plotter, body, "u_3d", scale_3d, tissue, scale_3d.bar(BARS[1]))
+        add_vessels(plotter, vessels, "u_1d", scale_1d, scale_1d.bar(BARS[0]))
+        add_frame(plotter, body.bounds)
+        return finish(plotter, filename)
+
+    return draw_once(solution.system.processes, filename, draw)
 
 
 @overload
@@ -148,10 +152,15 @@ def plot_network(
     name, values = _vessel_values(network, vessels, node_values, edge_values)
     vessels.point_data["drawn"] = values
     scale = colour_scale(title or name, values, NETWORK_COLOURS)
-    plotter = open_plotter(filename)
-    add_vessels(plotter, vessels, "drawn", scale, scale.bar(bottom=0.31))
-    add_frame(plotter, plotter.bounds)
-    return finish(plotter, filename)
+
+    def draw() -> pv.Plotter | Path:
+        plotter = open_plotter(filename)
+        add_vessels(plotter, vessels, "drawn", scale, scale.bar(bottom=0.31))
+        add_frame(plotter, plotter.bounds)
+        return finish(plotter, filename)
+
+    source = network if isinstance(network, Network) else network.system.network
+    return draw_once(source.processes, filename, draw)
 
 
 def check_titles(titles: tuple[str, str]) -> tuple[str, str]:

@@ -31,9 +31,8 @@ AXES: Final = (("x", (0, -1, -1), "right"), ("y", (1, 0, -1), "left"), ("z", (-1
 # How many sides a tube has, by the number of tubes up to which it has them: of many, each is but a
 # few pixels wide. The last number is that of more tubes.
 SIDES_OF_TUBES: Final = ((5_000, 32), (20_000, 12), (100_000, 6), (math.inf, 4))
-FLAT_ENDS: Final = (
-    20_000  # Up to so many tubes each has caps; the ends of more are closed by balls.
-)
+# Up to so many tubes each has caps; balls close the ends of more.
+FLAT_ENDS: Final = 20_000
 NUM_CONTOURS: Final = 2  # of the levels: a third would lie on the vessels and blur them
 SMOOTHING: Final = 40  # steps, which take the cells' corners off a contour
 # Contours are clear where they face the camera and dense where they turn away, as glass is, so

@@ -30,7 +30,7 @@ from mixeddim.results.plotting.colours import (
 )
 from mixeddim.results.plotting.pictures import TITLES, check_titles
 from mixeddim.results.plotting.scene import VIEW, add_frame, add_tissue, add_vessels, axis_labels
-from mixeddim.results.plotting.window import open_plotter
+from mixeddim.results.plotting.window import draw_once, open_plotter
 from mixeddim.solvers.stationary import Solution
 
 __all__ = ["export_html"]
@@ -80,22 +80,26 @@ def export_html(
         RuntimeError: If there is neither a display nor a driver to draw without one.
     """
     title_1d, title_3d = check_titles(titles)
-    plotter = open_plotter(filename, formats=(".html",))
-    try:
-        tissue, vessels = tissue_dataset(solution), network_dataset(solution)
-        scale_1d = colour_scale(title_1d, vessels.point_data["u_1d"], NETWORK_COLOURS)
-        scale_3d = colour_scale(title_3d, tissue.point_data["u_3d"], TISSUE_COLOURS)
-        add_tissue(plotter, tissue, "u_3d", scale_3d, "contours", None)
-        add_vessels(plotter, vessels, "u_1d", scale_1d, None)
-        add_frame(plotter, tissue.bounds)
-        _add_solid_labels(plotter, tissue.bounds)
-        plotter.reset_camera()  # of a camera vtk.js takes position and direction alone
-        scene = _serialise(plotter)
-    finally:
-        plotter.close()
-    with replacing(Path(filename)) as part:
-        part.write_text(_page(scene, heading, [scale_1d, scale_3d]), encoding="utf-8")
-    return Path(filename)
+    tissue, vessels = tissue_dataset(solution), network_dataset(solution)
+    scale_1d = colour_scale(title_1d, vessels.point_data["u_1d"], NETWORK_COLOURS)
+    scale_3d = colour_scale(title_3d, tissue.point_data["u_3d"], TISSUE_COLOURS)
+
+    def draw() -> Path:
+        plotter = open_plotter(filename, formats=(".html",))
+        try:
+            add_tissue(plotter, tissue, "u_3d", scale_3d, "contours", None)
+            add_vessels(plotter, vessels, "u_1d", scale_1d, None)
+            add_frame(plotter, tissue.bounds)
+            _add_solid_labels(plotter, tissue.bounds)
+            plotter.reset_camera()  # of a camera vtk.js takes position and direction alone
+            scene = _serialise(plotter)
+        finally:
+            plotter.close()
+        with replacing(Path(filename)) as part:
+            part.write_text(_page(scene, heading, [scale_1d, scale_3d]), encoding="utf-8")
+        return Path(filename)
+
+    return draw_once(solution.system.processes, filename, draw)
 
 
 def _serialise(plotter: pv.Plotter) -> bytes:

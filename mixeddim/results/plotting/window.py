@@ -6,7 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Final
 import pyvista as pv
 
 from mixeddim.atomic import replacing
+from mixeddim.fem.processes import Processes
 
-__all__ = ["FORMATS", "WINDOW_SIZE", "finish", "open_plotter"]
+__all__ = ["FORMATS", "WINDOW_SIZE", "draw_once", "finish", "open_plotter"]
 
 FORMATS: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 WINDOW_SIZE: Final = (1800, 1350)  # pixels
@@ -64,6 +65,22 @@ def open_plotter(
         renderer.enable_parallel_projection()
         renderer.enable_depth_peeling(8)
     return plotter
+
+
+def draw_once[Result](
+    processes: Processes, filename: str | os.PathLike[str] | None, draw: Callable[[], Result]
+) -> Result:
+    """Let the first process draw, and return what it returns on each; draw must not communicate.
+
+    Raises:
+        ValueError: If there are several processes and no filename: a plotter is for one.
+    """
+    if filename is None and processes.size > 1:
+        raise ValueError(
+            f"got no filename on {processes.size} processes; wanted one, since only the first "
+            "process draws. Pass the picture to write, or show the plotter on one process."
+        )
+    return processes.on_first(draw)
 
 
 def finish(plotter: pv.Plotter, filename: str | os.PathLike[str] | None) -> pv.Plotter | Path:

@@ -10,8 +10,9 @@ from scipy import sparse
 import learning
 import mixeddim as md
 from learning.preconditioners.multigrid import geometric
-from learning.preconditioners.multigrid.network import NetworkResponse, scaled
+from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.preconditioners.multigrid.smoothers import low_rank
+from learning.systems.operators import averaging_matrices, network_bases
 from learning.systems.sparse import dense_blocks, quasi_definite_solver, sparse_map
 
 FOLLOWING = {"k_1d": 1e-4, "permeability": 10.0}
@@ -25,23 +26,20 @@ def reduced(seed=0, num_nodes=6, bcs_1d=None, **coefficients):
     return md.reduce(md.assemble(box, network, parameters, **conditions))
 
 
-def averaging(systems, num_points):
-    matrices = [scaled(system, system.Pi) for system in systems]
-    for matrix in matrices:
-        matrix.resize(num_points, matrix.shape[1])
-    return sparse.csr_array(sparse.block_diag(matrices, format="csr"))
+def response_of(systems):
+    return NetworkResponse.of(systems, learning.batch_systems(systems))
 
 
 def coupling_of(system):
     """C, dense."""
-    N = scaled(system, system.N).toarray()
+    N = network_bases([system]).toarray()
     return np.eye(len(N)) - N @ np.linalg.solve(system.A_11.toarray(), N.T)
 
 
 def test_the_network_follows_where_exchange_outweighs_its_conduction():
     plain, following = reduced(), reduced(seed=1, **FOLLOWING)
-    assert NetworkResponse.of([plain]).following is None
-    both = NetworkResponse.of([plain, following])
+    assert response_of([plain]).following is None
+    both = response_of([plain, following])
     is_zero = (abs(both.following.N).sum(axis=1) == 0).reshape(2, -1)
     assert is_zero[0].all()
     assert not is_zero[1].all()
@@ -51,17 +49,16 @@ def test_the_network_follows_where_exchange_outweighs_its_conduction():
 @pytest.mark.parametrize("num_nodes", [6, 40], ids=["few points", "more points than nodes"])
 def test_the_smoother_equals_its_dense_definition(num_nodes, bcs_1d):
     systems = [reduced(num_nodes=num_nodes), reduced(1, num_nodes, bcs_1d, **FOLLOWING)]
-    num_points, n = max(len(s.weights) for s in systems), len(systems[0].g)
-    Pi = averaging(systems, num_points)
+    Pi, n = averaging_matrices(systems), len(systems[0].g)
     D = np.random.default_rng(0).uniform(1, 2, 2 * n)
     like = torch.empty(2, n, dtype=torch.float64)
-    network = NetworkResponse.of(systems).following
+    network = response_of(systems).following
     smooth = low_rank(D, Pi, sparse_map(Pi, like), network, like)
     r = torch.randn(2, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = smooth(r).numpy()
     # The network of the first stands fast.
     for i, C in enumerate((np.eye(len(systems[0].weights)), coupling_of(systems[1]))):
-        P = scaled(systems[i], systems[i].Pi).toarray()
+        P = averaging_matrices([systems[i]]).toarray()
         dense = np.diag(D[i * n : (i + 1) * n] / 1.6) + P.T @ C @ P
         np.testing.assert_allclose(found[i], np.linalg.solve(dense, r[i].numpy()), rtol=1e-8)
 
@@ -79,7 +76,7 @@ def test_a_batch_equals_its_systems_one_by_one(monkeypatch):
 
 def test_dense_and_sparse_factors_agree():
     """Accelerators take dense ones."""
-    response = NetworkResponse.of([reduced(**FOLLOWING), reduced(1, **FOLLOWING)])
+    response = response_of([reduced(**FOLLOWING), reduced(1, **FOLLOWING)])
     N, A_11 = response.N, response.A_11
     num_points = N.shape[0] // 2
     G = sparse.diags_array(np.random.default_rng(0).uniform(1, 1e6, N.shape[0]))

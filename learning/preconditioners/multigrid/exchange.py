@@ -1,0 +1,249 @@
+"""Exchange with the network on one grid, Pi' C Pi, in the form that its size asks for.
+
+A network of few points keeps them on all grids, so that sparse factors of their number can invert
+the exchange exactly. One of many points keeps them on the finest grid alone: coarser ones hold
+products over their own nodes,
+
+    Pi' C Pi = T - E A_11^-1 E'      T = Pi' Pi      E = Pi' N
+
+and on the coarsest the network itself is coarser. Nothing then costs more than sparse products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from learning.preconditioners.multigrid.network import NetworkResponse, block_inverse
+from learning.preconditioners.multigrid.smoothers import bounded, low_rank
+from learning.systems.sparse import (
+    LinearMap,
+    SparseMap,
+    dense_blocks,
+    dense_inverses,
+    sparse_map,
+    spd_solver,
+    symmetric_map,
+)
+from mixeddim.tensors import MOST_FACTORED, coarse_basis, is_worth_coarsening
+
+__all__ = ["Exchange", "exchange_of"]
+
+
+class Exchange(Protocol):
+    """Pi' C Pi for a batch of systems on one grid, 0 <= C <= 1."""
+
+    @property
+    def diagonal(self) -> NDArray[np.float64]:
+        """That of Pi' Pi, shape (batch n,)."""
+        ...
+
+    @property
+    def row_sums(self) -> NDArray[np.float64]:
+        """Those of |Pi|' |Pi|, or of |Pi' Pi|, which both bound the exchange, shape (batch n,)."""
+        ...
+
+    def apply(self, v: torch.Tensor) -> torch.Tensor:
+        """Return Pi' C Pi v, shape (batch, n)."""
+        ...
+
+    def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
+        """Return M <= (D / relaxation + Pi' C Pi)^-1, symmetric positive definite, and near it.
+
+        Args:
+            D: Positive, shape (batch n,).
+            relaxation: omega.
+        """
+        ...
+
+    def coarse(self, P: sparse.csr_array) -> Exchange:
+        """Return the exchange on the next grid, P' Pi' C Pi P or, of a coarser network, more."""
+        ...
+
+    def inverse(self, A_0: sparse.sparray) -> LinearMap:
+        """Return b -> (A_0 + Pi' C Pi)^-1 b by factors of the block system."""
+        ...
+
+
+def exchange_of(Pi: sparse.csr_array, network: NetworkResponse, like: torch.Tensor) -> Exchange:
+    """Return the exchange on the finest grid.
+
+    Args:
+        Pi: Scaled averaging matrices in grid order, block-diagonal, (num_points, n) each.
+        network: C.
+        like: A tensor of the dtype and device of the vectors, shape (batch, n).
+    """
+    few = Pi.shape[0] <= MOST_FACTORED * len(like)
+    kind: type[_AtFewPoints | _AtManyPoints] = _AtFewPoints if few else _AtManyPoints
+    return kind(Pi, network, network.coupling(like), like)
+
+
+@dataclass(frozen=True, eq=False)
+class _AtPoints:
+    """Pi' C Pi by the points of the network.
+
+    Attributes:
+        Pi: Scaled averaging matrices, block-diagonal, (num_points, n) each.
+        network: C.
+        coupling: C as a map of (batch, num_points).
+        like: As in `exchange_of`.
+    """
+
+    Pi: sparse.csr_array
+    network: NetworkResponse
+    coupling: LinearMap
+    like: torch.Tensor
+
+    @cached_property
+    def diagonal(self) -> NDArray[np.float64]:
+        return np.bincount(self.Pi.indices, self.Pi.data**2, self.Pi.shape[1])
+
+    @cached_property
+    def row_sums(self) -> NDArray[np.float64]:
+        size = abs(self.Pi)
+        sums: NDArray[np.float64] = size.T @ size.sum(axis=1)
+        return sums
+
+    @cached_property
+    def average(self) -> SparseMap:
+        return sparse_map(self.Pi, self.like)
+
+    def apply(self, v: torch.Tensor) -> torch.Tensor:
+        return self.average.T(self.coupling(self.average(v)))
+
+
+class _AtFewPoints(_AtPoints):
+    """The exchange of a small network, inverted exactly on every grid."""
+
+    def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
+        following = self.network.following
+        return low_rank(D, self.Pi, self.average, following, self.like, relaxation)
+
+    def coarse(self, P: sparse.csr_array) -> Exchange:
+        return replace(self, Pi=(self.Pi @ P).tocsr(), like=_on_next_grid(self.like, P))
+
+    def inverse(self, A_0: sparse.sparray) -> LinearMap:
+        return self.network.inverse(A_0, self.Pi, self.like.device)
+
+
+class _AtManyPoints(_AtPoints):
+    """The exchange of a large network on the finest grid."""
+
+    def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
+        # Here the network is taken to follow at each of its dofs by itself, less than it does.
+        if self.network.following is None:
+            near = None
+        else:
+            N = sparse_map(self.network.N, self.like)
+            ties = _row_sums(self.network.A_11, self.like)
+            near = lambda y: y - N(N.T(y) / ties)  # noqa: E731
+        average = self.average
+
+        def product(v: torch.Tensor) -> torch.Tensor:
+            means = average(v)
+            return average.T(means if near is None else near(means))
+
+        return bounded(D, self.row_sums, product, self.like, relaxation)
+
+    def coarse(self, P: sparse.csr_array) -> Exchange:
+        Pi = (self.Pi @ P).tocsr()
+        T, E = (Pi.T @ Pi).tocsr(), (Pi.T @ self.network.N).tocsr()
+        return _AtNodes(
+            T, E, self.network.A_11, self.network.solve, self.network.following is not None,
+            _on_next_grid(self.like, P),
+        )._with_coarse_network()  # fmt: skip
+
+    def inverse(self, A_0: sparse.sparray) -> LinearMap:
+        one = sparse.eye_array(self.Pi.shape[1], format="csr")
+        return self.coarse(one).inverse(A_0)
+
+
+@dataclass(frozen=True, eq=False)
+class _AtNodes:
+    """The exchange of a large network on a coarser grid, T - E A_11^-1 E'.
+
+    Attributes:
+        T: Block-diagonal, (n, n) each.
+        E: Block-diagonal, (n, n_1) each.
+        A_11: Network blocks, block-diagonal.
+        solve_11: Their inverse, of (batch, n_1) in float64.
+        follows: Whether the network follows the tissue (see `NetworkResponse.following`).
+        like: As in `exchange_of`.
+    """
+
+    T: sparse.csr_array
+    E: sparse.csr_array
+    A_11: sparse.csr_array
+    solve_11: LinearMap
+    follows: bool
+    like: torch.Tensor
+
+    @cached_property
+    def diagonal(self) -> NDArray[np.float64]:
+        diagonal: NDArray[np.float64] = self.T.diagonal()
+        return diagonal
+
+    @cached_property
+    def row_sums(self) -> NDArray[np.float64]:
+        sums: NDArray[np.float64] = abs(self.T).sum(axis=1)
+        return sums
+
+    @cached_property
+    def _maps(self) -> tuple[SparseMap, SparseMap]:
+        return symmetric_map(self.T, self.like), sparse_map(self.E, self.like)
+
+    def apply(self, v: torch.Tensor) -> torch.Tensor:
+        T, E = self._maps
+        network = self.solve_11(E.T(v).to(torch.float64)).to(v.dtype)
+        return T(v) - E(network)
+
+    def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
+        T, E = self._maps
+        if not self.follows:
+            return bounded(D, self.row_sums, T, self.like, relaxation)
+        ties = _row_sums(self.A_11, self.like)
+        return bounded(D, self.row_sums, lambda v: T(v) - E(E.T(v) / ties), self.like, relaxation)
+
+    def coarse(self, P: sparse.csr_array) -> Exchange:
+        T, E = (P.T @ self.T @ P).tocsr(), (P.T @ self.E).tocsr()
+        return replace(self, T=T, E=E, like=_on_next_grid(self.like, P))._with_coarse_network()
+
+    def _with_coarse_network(self) -> _AtNodes:
+        batch = len(self.like)
+        if not is_worth_coarsening(self.A_11, self.E, batch):
+            return self
+        Q = coarse_basis(self.A_11, self.E, batch)
+        A_11 = (Q.T @ self.A_11 @ Q).tocsr()
+        A_11 = (A_11 + sparse.diags_array((A_11.diagonal() == 0).astype(float))).tocsr()
+        like = torch.empty(batch, A_11.shape[0] // batch, dtype=torch.float64)
+        solve_11 = spd_solver(A_11, like.to(self.like.device))
+        return replace(self, E=(self.E @ Q).tocsr(), A_11=A_11, solve_11=solve_11)
+
+    def inverse(self, A_0: sparse.sparray) -> LinearMap:
+        if self.like.is_cuda:
+            return _dense_inverse((A_0 + self.T).tocsr(), self.E, self.A_11, self.like)
+        return block_inverse((A_0 + self.T).tocsr(), self.E, self.A_11)
+
+
+def _dense_inverse(
+    A_33: sparse.csr_array, E: sparse.csr_array, A_11: sparse.csr_array, like: torch.Tensor
+) -> LinearMap:
+    """Return b -> (A_33 - E A_11^-1 E')^-1 b by the inverse of each system's matrix."""
+    S, E_blocks, networks = (dense_blocks(A.tocsr(), len(like)) for A in (A_33, E, A_11))
+    S -= E_blocks @ np.linalg.solve(networks, E_blocks.transpose(0, 2, 1))
+    return dense_inverses(torch.tensor(S, device=like.device), torch.float64)
+
+
+def _row_sums(A_11: sparse.csr_array, like: torch.Tensor) -> torch.Tensor:
+    """Return the sums of |A_11| along its rows, which bound it, shape (batch, n_1)."""
+    return torch.tensor(abs(A_11).sum(axis=1)).to(like).reshape(len(like), -1)
+
+
+def _on_next_grid(like: torch.Tensor, P: sparse.csr_array) -> torch.Tensor:
+    return like.new_empty(len(like), P.shape[1] // len(like))
