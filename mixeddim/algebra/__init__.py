@@ -1,5 +1,5 @@
-"""Linear algebra that solvers and learned preconditioners share.
+"""Linear algebra that networks, solvers and learned preconditioners share.
 
-Imports numpy and scipy alone. Read `network_block` (factors of A_11, coarser networks) and
-`chebyshev` (polynomials of a smoother).
+Imports numpy, scipy and, for large networks, PyAMG. Read `network_block` (solvers for matrices on
+graphs, coarser networks) and `chebyshev` (polynomials of a smoother).
 """
