@@ -162,7 +162,10 @@ def _by_multigrid(S: sparse.csr_array) -> _Map:
 
     indices, indptr = (part.astype(np.int32) for part in (S.indices, S.indptr))  # PyAMG has no more
     matrix = sparse.csr_matrix((S.data, indices, indptr), shape=S.shape)
-    cycle = ruge_stuben_solver(matrix).aspreconditioner()
+    # One sweep there and one back: symmetric, at half the cost of PyAMG's two symmetric ones.
+    forward, backward = (("gauss_seidel", {"sweep": way}) for way in ("forward", "backward"))
+    multigrid = ruge_stuben_solver(matrix, presmoother=forward, postsmoother=backward)
+    cycle = multigrid.aspreconditioner()
     factors = cache(lambda: _by_factors(S))
 
     def solve(b: NDArray[np.float64]) -> NDArray[np.float64]:
