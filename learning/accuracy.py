@@ -20,7 +20,7 @@ from learning.preconditioners.multigrid.geometric import GeometricMultigrid
 from learning.preconditioners.multigrid.learned import LearnedMultigrid
 from learning.systems.operators import SystemBatch
 from learning.systems.sparse import LinearMap
-from mixeddim.tensors import ErrorBound, ReducedSystem, bound_error, uncertainty
+from mixeddim.tensors import ErrorBound, Processes, ReducedSystem, bound_error, uncertainty
 
 __all__ = ["ErrorEstimator"]
 
@@ -70,7 +70,7 @@ class ErrorEstimator:
         if error_3 is None:
             return _UNKNOWN
         error_1 = self.reduced.solve_11(-self.reduced.exchange_1(error_3))
-        return bound_error(self._fields(x), (error_3, error_1))
+        return bound_error(self._fields(x), (error_3, error_1), self.batch.processes)
 
     def rounding(self, x: torch.Tensor) -> ErrorBound:
         """Return how far rounding may put any x off on each side.
@@ -86,7 +86,7 @@ class ErrorEstimator:
         if error_3 is None:
             return _UNKNOWN
         error_1 = reduced.solve_11(w_1 + reduced.exchange_1(error_3))
-        return bound_error(fields, (error_3, error_1))
+        return bound_error(fields, (error_3, error_1), self.batch.processes)
 
     def _fields(self, x: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         u_3d = x[0].cpu().numpy()
@@ -96,10 +96,11 @@ class ErrorEstimator:
         """Return S^-1 b to a tenth, or None where that was not found."""
         if self._M is None:
             return None
-        size = b.abs().max()
+        processes = self.batch.processes
+        size = processes.max(float(b.abs().max()))
         if not size > 0:
             return np.zeros(b.shape[1])
-        x = _conjugate_gradients(self.batch.apply, b / size, self._M)
+        x = _conjugate_gradients(self.batch.apply, b / size, self._M, processes)
         return None if x is None else (size * x)[0].cpu().numpy()
 
 
@@ -112,22 +113,28 @@ def _set_up(
         return None
 
 
-def _conjugate_gradients(apply: LinearMap, b: torch.Tensor, M: LinearMap) -> torch.Tensor | None:
+def _conjugate_gradients(
+    apply: LinearMap, b: torch.Tensor, M: LinearMap, processes: Processes
+) -> torch.Tensor | None:
     """Return A^-1 b with a hundredth of its energy off, for one system; None if not found.
 
     With theta the smallest eigenvalue of M A, found as Lanczos finds it (Golub & Van Loan 2013,
     Matrix Computations, section 11.3), the error of a residual r has at most the energy
     r'M r / theta.
     """
+
+    def dot(u: torch.Tensor, v: torch.Tensor) -> float:
+        return processes.sum(float((u * v).sum()))
+
     x, r = torch.zeros_like(b), b
     p = z = M(r)
-    rz, energy = float((r * z).sum()), 0.0
+    rz, energy = dot(r, z), 0.0
     diagonal: list[float] = []
     beside: list[float] = []
     before = 0.0
     for _ in range(_MOST_STEPS):
         image = apply(p)
-        curvature = float((p * image).sum())
+        curvature = dot(p, image)
         if not (curvature > 0.0 and rz > 0.0):
             return None
         step = rz / curvature
@@ -138,7 +145,7 @@ def _conjugate_gradients(apply: LinearMap, b: torch.Tensor, M: LinearMap) -> tor
             np.array(diagonal), np.array(beside), select="i", select_range=(0, 0)
         )[0]
         z = M(r)
-        rz_next = float((r * z).sum())
+        rz_next = dot(r, z)
         if rz_next <= 1e-2 * theta * energy:
             return x
         ratio = rz_next / rz

@@ -17,13 +17,18 @@ from learning.krylov.conjugate_gradients import cg, flexible_cg
 from learning.krylov.cycles import KrylovResult
 from learning.krylov.fgmres import Status, fgmres
 from learning.krylov.preconditioner import Preconditioner, check_preconditioner
+from learning.systems.boxes import in_boxes
 from learning.systems.operators import SystemBatch, batch_systems
-from mixeddim.tensors import ReducedSystem
+from mixeddim.tensors import ALONE, ReducedSystem
 
 __all__ = ["Method", "SolveResult", "solve"]
 
 Method = Literal["auto", "fgmres", "cg", "flexible_cg"]
-_METHODS = {"fgmres": fgmres, "cg": cg, "flexible_cg": flexible_cg}
+_METHODS: dict[str, Callable[..., KrylovResult]] = {
+    "fgmres": fgmres,
+    "cg": cg,
+    "flexible_cg": flexible_cg,
+}
 
 
 ACCURACY: Final = 3e-6
@@ -35,7 +40,7 @@ class SolveResult:
     """The solution of a reduced system.
 
     Attributes:
-        x: Tissue dofs in DOLFINx order, shape (n_3,).
+        x: Tissue dofs in DOLFINx order, shape (n_3,); on several processes those owned here.
         iterations: Krylov iterations until the residual reached rtol.
         residual_norms: Norms of the residual, not divided by that of g, which is the first of
             them, shape (iterations + 1,).
@@ -91,22 +96,35 @@ def solve(
         device: Where to solve; the preconditioner has to live there.
         check: Whether to check the fields. Without it only the residual is known to be small.
 
+    On several processes all call it together, and each gets its part of the solution. That takes
+    conjugate gradients, and a preconditioner that works there: multigrid, learned or not, Jacobi,
+    or PETSc's of `learning.petsc`.
+
     Raises:
         ValueError: If the method is unknown, or the preconditioner is none or does not fit.
+        NotImplementedError: If method or preconditioner need the whole system on one process.
     """
     if method not in get_args(Method):
         raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}. Choose one.")
-    check_preconditioner(preconditioner)
+    processes = getattr(reduced, "processes", ALONE)
+    check_preconditioner(preconditioner, processes)
     if method == "auto":
         method = suited_method(preconditioner)
+    to_dofs, krylov = _same, _METHODS[method]
+    if processes.size > 1:
+        if method == "fgmres":
+            processes.refuse("fgmres")
+        boxes = in_boxes(reduced)
+        reduced, to_dofs = boxes.system, boxes.back
+        krylov = partial(krylov, processes=processes)
     scaled, matrix_unit, field_unit = _in_units_of_its_own(reduced)
     batch = batch_systems([scaled], torch.float64, usable_device(device))
     with torch.no_grad():
         M = preconditioner.setup([scaled], batch)
-        run = partial(_METHODS[method], batch.apply, precondition=M)
+        run = partial(krylov, batch.apply, precondition=M)
         result = run(batch.g, rtol=rtol, max_iterations=max_iterations)
         x, status, extra, error = result.x, result.status[0], 0, np.nan
-        if check and status is Status.CONVERGED and bool(batch.g.any()):
+        if check and status is Status.CONVERGED and processes.any(bool(batch.g.any())):
             estimator = ErrorEstimator(scaled, batch, preconditioner, M)
             accuracy = max(ACCURACY, 3.0 * rtol)
             x, extra, error = _make_right(run, batch, estimator, x, accuracy, max_iterations)
@@ -114,7 +132,7 @@ def solve(
     iterations = int(result.iterations[0])
     norms = result.residual_norms[: iterations + 1, 0].cpu().numpy()
     return SolveResult(
-        x=field_unit * x[0].cpu().numpy(),
+        x=field_unit * to_dofs(x[0].cpu().numpy()),
         iterations=iterations,
         residual_norms=matrix_unit * field_unit * norms,
         status=status,
@@ -122,6 +140,10 @@ def solve(
         extra_iterations=extra,
         error_bound=error,
     )
+
+
+def _same(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    return v
 
 
 def _make_right(
@@ -155,8 +177,9 @@ def _in_units_of_its_own(reduced: ReducedSystem) -> tuple[ReducedSystem, float, 
     """
     if not isinstance(reduced, ReducedSystem):
         return reduced, 1.0, 1.0  # `batch_systems` says what is wrong
-    reduced.processes.refuse("learning")
-    diagonal, load = float(reduced.diagonal_33.mean()), float(np.abs(reduced.g).max())
+    processes = reduced.processes
+    diagonal = processes.sum(reduced.diagonal_33.sum()) / processes.sum(len(reduced.b_3))
+    load = processes.max(np.abs(reduced.g).max())
     matrix_unit = field_unit = 1.0
     if 0.0 < diagonal < np.inf and abs(np.log2(diagonal)) > _FAR:
         matrix_unit = float(np.exp2(np.rint(np.log2(diagonal))))

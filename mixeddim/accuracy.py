@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixeddim.fem.blocks import Blocks
-from mixeddim.fem.processes import ALONE, Processes
+from mixeddim.processes import ALONE, Processes
 
 __all__ = [
     "ACCURACY",

@@ -12,6 +12,14 @@ from scipy import sparse
 
 from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertainty
 from mixeddim.algebra.chebyshev import chebyshev, nearly_inverse
+from mixeddim.algebra.distributed import (
+    FromTissue,
+    Halo,
+    Interpolation,
+    Ownership,
+    TissueMatrix,
+    ToTissue,
+)
 from mixeddim.algebra.network_block import (
     MOST_FACTORED,
     coarse_basis,
@@ -21,17 +29,26 @@ from mixeddim.algebra.network_block import (
 from mixeddim.atomic import replacing
 from mixeddim.fem.grid import Grid
 from mixeddim.memory import MemoryClaimError, check_claim, free_memory
+from mixeddim.processes import ALONE, Processes
 from mixeddim.reduction import ReducedSystem
 
 __all__ = [
+    "ALONE",
     "MOST_DENSE",
     "MOST_FACTORED",
     "ErrorBound",
+    "FromTissue",
     "Grid",
+    "Halo",
+    "Interpolation",
     "MemoryClaimError",
+    "Ownership",
+    "Processes",
     "ReducedSystem",
     "ReducedTensors",
     "SymmetricProduct",
+    "TissueMatrix",
+    "ToTissue",
     "bound_error",
     "chebyshev",
     "check_claim",

@@ -18,6 +18,7 @@ ORDER = {
         "_fenics",
         "atomic",
         "memory",
+        "processes",
         "algebra",
         "networks",
         "fem",
@@ -115,6 +116,7 @@ def test_an_arrow_that_runs_back_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert arrows_back(ROOT / "mixeddim/solvers/stationary.py") == [
         "solvers -> _fenics",
         "solvers -> accuracy",
+        "solvers -> algebra",
         "solvers -> fem",
         "solvers -> reduction",
     ]

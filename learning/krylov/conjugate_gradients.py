@@ -23,7 +23,8 @@ from learning.krylov.cycles import (
     recomputed,
     solve_by_cycles,
 )
-from learning.systems.sparse import LinearMap
+from learning.systems.sparse import LinearMap, norm, total
+from mixeddim.tensors import ALONE, Processes
 
 __all__ = ["cg", "energy_reduction", "flexible_cg"]
 
@@ -37,6 +38,7 @@ def cg(
     *,
     rtol: float = 1e-6,
     max_iterations: int = 200,
+    processes: Processes = ALONE,
 ) -> KrylovResult:
     """Solve a batch of systems A x = b by conjugate gradients, from zero.
 
@@ -47,12 +49,15 @@ def cg(
             the same shapes; its result is converted to the dtype of b.
         rtol: Wanted norm of b - A x, in units of the norm of b.
         max_iterations: Largest number of steps.
+        processes: Over which vectors are distributed; n is what this process has of them.
 
     Raises:
         ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
     """
-    cycle = partial(_conjugate_cycle, apply, precondition, 1, True)
-    return solve_by_cycles(cycle, apply, b, rtol=rtol, max_iterations=max_iterations)
+    cycle = partial(_conjugate_cycle, apply, precondition, 1, True, processes)
+    return solve_by_cycles(
+        cycle, apply, b, rtol=rtol, max_iterations=max_iterations, processes=processes
+    )
 
 
 def flexible_cg(
@@ -63,6 +68,7 @@ def flexible_cg(
     rtol: float = 1e-6,
     max_iterations: int = 200,
     num_directions: int = 30,
+    processes: Processes = ALONE,
 ) -> KrylovResult:
     """Solve a batch of systems A x = b by flexible conjugate gradients, from zero.
 
@@ -80,14 +86,17 @@ def flexible_cg(
         num_directions: How many directions to store, with their images under A. The less linear M
             is, the more are needed. With one direction the U-Net stalls after a few steps; with
             all of them it needs about as many steps as FGMRES.
+        processes: Over which vectors are distributed; n is what this process has of them.
 
     Raises:
         ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
     """
     if num_directions < 1:
         raise ValueError(f"got num_directions={num_directions}; wanted at least one.")
-    cycle = partial(_conjugate_cycle, apply, precondition, num_directions, False)
-    return solve_by_cycles(cycle, apply, b, rtol=rtol, max_iterations=max_iterations)
+    cycle = partial(_conjugate_cycle, apply, precondition, num_directions, False, processes)
+    return solve_by_cycles(
+        cycle, apply, b, rtol=rtol, max_iterations=max_iterations, processes=processes
+    )
 
 
 def energy_reduction(
@@ -123,7 +132,7 @@ def energy_reduction(
     check(b, rtol=0.0, max_iterations=num_steps, restart=None)
     b = b / or_one(torch.linalg.vector_norm(b, dim=1))[:, None]  # so that no square overflows
     M = recomputed(precondition) if checkpoint else precondition
-    cycle = first_cycle(partial(_conjugate_cycle, apply, M, 1, True), b, num_steps)
+    cycle = first_cycle(partial(_conjugate_cycle, apply, M, 1, True, ALONE), b, num_steps)
     x = cycle.correction
     r = b - apply(x)
     with torch.no_grad():
@@ -139,6 +148,7 @@ def _conjugate_cycle(
     precondition: LinearMap,
     num_directions: int,
     is_definite: bool,
+    processes: Processes,
     residual: torch.Tensor,
     num_steps: int,
     active: torch.Tensor,
@@ -150,10 +160,10 @@ def _conjugate_cycle(
     dtype's precision limits how far the residual can truly fall, and there the cycle ends. A
     system that stops keeps its residual, and adds zeros to the directions.
     """
-    size = torch.linalg.vector_norm(residual, dim=1)
+    size = norm(residual, processes)
     tolerance = (tolerance / or_one(size)).clamp_min(torch.finfo(residual.dtype).eps)
     x, r = torch.zeros_like(residual), residual / or_one(size)[:, None]
-    norm = size / or_one(size)
+    length = size / or_one(size)
     # The last directions p and their images A p, scaled to p'A p = 1.
     directions: list[torch.Tensor] = []
     images: list[torch.Tensor] = []
@@ -166,9 +176,9 @@ def _conjugate_cycle(
         if not active.any():
             break
         z = precondition_in(precondition, r)
-        p = _conjugate(z, directions, images)
+        p = _conjugate(z, directions, images, processes)
         image = apply(p)
-        rz, energy = _dot(r, z), _dot(p, image)
+        rz, energy = _dot(r, z, processes), _dot(p, image, processes)
         # Where a vector is not finite, its products are not either: checking these is enough.
         finite = torch.isfinite(rz) & torch.isfinite(energy)
         definite = (energy > 0) & (rz > 0) if is_definite else energy > 0
@@ -176,24 +186,27 @@ def _conjugate_cycle(
         not_definite = not_definite | (active & finite & ~definite)
         active = active & finite & definite
 
-        length = torch.where(active, energy, 1.0).sqrt()[:, None]
-        p, image = (torch.where(active[:, None], vector / length, 0.0) for vector in (p, image))
-        step = _dot(p, r)[:, None]
+        unit = torch.where(active, energy, 1.0).sqrt()[:, None]
+        p, image = (torch.where(active[:, None], vector / unit, 0.0) for vector in (p, image))
+        step = _dot(p, r, processes)[:, None]
         x, r = x + step * p, r - step * image
         directions = [*directions, p][-num_directions:]
         images = [*images, image][-num_directions:]
-        norm_before, norm = norm, torch.linalg.vector_norm(r, dim=1)
-        residual_norms.append(size * norm)
-        sines.append(torch.where(active, norm / or_one(norm_before), 1.0))
+        length_before, length = length, norm(r, processes)
+        residual_norms.append(size * length)
+        sines.append(torch.where(active, length / or_one(length_before), 1.0))
         iterations = iterations + active
-        active = active & (norm > tolerance)
+        active = active & (length > tolerance)
 
     correction = size[:, None] * x
     return Cycle(correction, residual_norms, sines, iterations, not_finite, not_definite)
 
 
 def _conjugate(
-    z: torch.Tensor, directions: list[torch.Tensor], images: list[torch.Tensor]
+    z: torch.Tensor,
+    directions: list[torch.Tensor],
+    images: list[torch.Tensor],
+    processes: Processes,
 ) -> torch.Tensor:
     """Make z orthogonal in A to directions p with p'A p = 1, given their images A p.
 
@@ -204,8 +217,10 @@ def _conjugate(
     if not directions:
         return z
     coefficients = z[:, None] @ torch.stack(images, dim=1).mT
+    if processes.size > 1:
+        coefficients = torch.from_numpy(processes.add(coefficients.numpy()))
     return z - (coefficients @ torch.stack(directions, dim=1))[:, 0]
 
 
-def _dot(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return torch.einsum("bn,bn->b", u, v)
+def _dot(u: torch.Tensor, v: torch.Tensor, processes: Processes = ALONE) -> torch.Tensor:
+    return total(torch.einsum("bn,bn->b", u, v), processes)

@@ -15,7 +15,8 @@ from typing import Protocol
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from learning.systems.sparse import LinearMap
+from learning.systems.sparse import LinearMap, norm
+from mixeddim.tensors import ALONE, Processes
 
 __all__ = [
     "Cycle",
@@ -110,6 +111,7 @@ def solve_by_cycles(
     rtol: float,
     max_iterations: int,
     restart: int | None = None,
+    processes: Processes = ALONE,
 ) -> KrylovResult:
     """Solve a batch of systems A x = b from zero, by cycles of a method.
 
@@ -120,13 +122,15 @@ def solve_by_cycles(
         rtol: Wanted norm of b - A x, in units of the norm of b.
         max_iterations: Largest number of steps.
         restart: Largest number of steps in a cycle; unlimited by default.
+        processes: Over which vectors are distributed; n is what this process has of them.
 
     Raises:
         ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
     """
-    check(b, rtol, max_iterations, restart)
+    with processes.together():
+        check(b, rtol, max_iterations, restart)
     x, residual = torch.zeros_like(b), b
-    true_norms = torch.linalg.vector_norm(b, dim=1)
+    true_norms = norm(b, processes)
     tolerance = rtol * true_norms
     residual_norms = [true_norms]
     sines: list[torch.Tensor] = []
@@ -142,7 +146,7 @@ def solve_by_cycles(
         cycle = run_cycle(residual, steps, active, tolerance)
         x = x + cycle.correction
         residual = b - apply(x)
-        norms_before, true_norms = true_norms, torch.linalg.vector_norm(residual, dim=1)
+        norms_before, true_norms = true_norms, norm(residual, processes)
         # A cycle may end early: its recurrence converged, or it broke down. If the true residual
         # has not fallen by then, another cycle will not lower it either.
         ended = (cycle.iterations < steps) | (cycle.residual_norms[-1] <= tolerance)

@@ -10,13 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from learning.systems.operators import SystemBatch
-from mixeddim.tensors import ReducedSystem
+from mixeddim.tensors import ALONE, Processes, ReducedSystem
 
 __all__ = ["Identity", "Jacobi", "Preconditioner", "check_preconditioner", "on_host"]
 
 
 class Preconditioner(Protocol):
-    """Anything that makes an approximate inverse M ≈ S⁻¹ for a batch of systems."""
+    """Anything that makes an approximate inverse M ≈ S⁻¹ for a batch of systems.
+
+    One whose attribute `is_parallel` is true also works on several processes: `setup` then takes
+    one distributed system in the order of boxes (see `learning.systems.boxes`), and the map takes
+    and returns the values of the nodes here.
+    """
 
     @property
     def is_linear(self) -> bool:
@@ -48,6 +53,7 @@ class Identity:
 
     is_linear = True
     is_symmetric = True
+    is_parallel = True
 
     def setup(
         self,
@@ -63,6 +69,7 @@ class Jacobi:
 
     is_linear = True
     is_symmetric = True
+    is_parallel = True
 
     def setup(
         self, systems: Sequence[ReducedSystem], batch: SystemBatch
@@ -73,8 +80,13 @@ class Jacobi:
         return lambda r: inverse * r
 
 
-def check_preconditioner(candidate: object) -> None:
-    """Raise ValueError for a class, or an object without `setup`, such as a model or a name."""
+def check_preconditioner(candidate: object, processes: Processes = ALONE) -> None:
+    """Raise an error for what is no preconditioner, or not one on these processes.
+
+    Raises:
+        ValueError: For a class, or an object without `setup`, such as a model or a name.
+        NotImplementedError: For one that needs the whole system on one process.
+    """
     if isinstance(candidate, type) or not hasattr(candidate, "setup"):
         kind = type(candidate).__name__
         got = repr(candidate) if isinstance(candidate, type | str) else f"an object of type {kind}"
@@ -83,6 +95,8 @@ def check_preconditioner(candidate: object) -> None:
             "UNetPreconditioner(model) for a model, Jacobi() for the class Jacobi, "
             "load_pretrained(name) for a name, .preconditioner of what recommend returns."
         )
+    if not getattr(candidate, "is_parallel", False):
+        processes.refuse(type(candidate).__name__)
 
 
 def on_host(

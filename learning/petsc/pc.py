@@ -17,6 +17,7 @@ The opposite direction, PETSc's preconditioners under our protocol, is in `preco
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from learning.krylov.cycles import precondition_in
 from learning.krylov.preconditioner import Preconditioner, check_preconditioner
 from learning.petsc.preconditioners import PETSc
 from learning.pretrained import PRETRAINED, load_preconditioner, load_pretrained
+from learning.systems.boxes import InBoxes, in_boxes
 from learning.systems.operators import batch_systems
 from mixeddim.tensors import ReducedSystem
 
@@ -36,12 +38,12 @@ __all__ = ["LearningPC", "as_pc", "schur_complement"]
 def schur_complement(reduced: ReducedSystem) -> PETSc.Mat:
     """Return S as a matrix-free PETSc matrix.
 
-    It acts on tissue vectors in DOLFINx dof order; the right-hand side of the reduced problem is
-    `reduced.g`.
+    It acts on tissue vectors in DOLFINx dof order, on several processes on their own dofs; the
+    right-hand side of the reduced problem is `reduced.g`.
     """
-    reduced.processes.refuse("learning")
-    n = len(reduced.b_3)
-    S = PETSc.Mat().createPython((n, n), _SchurComplement(reduced), comm=PETSc.COMM_SELF)
+    sizes = (len(reduced.b_3), None)
+    comm = reduced.processes.comm or PETSc.COMM_SELF
+    S = PETSc.Mat().createPython((sizes, sizes), _SchurComplement(reduced), comm=comm)
     S.setUp()
     S.setOption(PETSc.Mat.Option.SPD, True)
     return S
@@ -99,14 +101,11 @@ class LearningPC:
         """Set the preconditioner up for the system; called by PETSc.
 
         Raises:
-            ValueError: If the PC is on several processes, the sizes of its matrix and the system
-                differ, there is no preconditioner or no system, or its setup returns None.
+            ValueError: If the PC and the system are on different processes, the sizes of its matrix
+                and the system differ, there is no preconditioner or no system, or its setup
+                returns None.
+            NotImplementedError: If the preconditioner needs the whole system on one process.
         """
-        if pc.comm.size > 1:
-            raise ValueError(
-                f"got a PC on {pc.comm.size} processes; wanted one, for learning's preconditioners "
-                "are serial. Create the KSP on PETSc.COMM_SELF."
-            )
         if self._preconditioner is None:
             prefix = pc.getOptionsPrefix() or ""
             raise ValueError(
@@ -115,19 +114,30 @@ class LearningPC:
             )
         A, _ = pc.getOperators()
         reduced = self._reduced if self._reduced is not None else _system_of(A)
-        n = len(reduced.b_3)
-        if A.size != (n, n):
+        processes, n = reduced.processes, len(reduced.b_3)
+        if pc.comm.size != processes.size:
             raise ValueError(
-                f"got a PC of a matrix of shape {A.size} for a system of {n} tissue dofs; wanted "
-                f"({n}, {n}). Give the KSP learning.petsc.schur_complement of the same system."
+                f"got a PC on {pc.comm.size} processes for a system on {processes.size}; wanted "
+                "the same. Create the KSP on the communicator of "
+                "learning.petsc.schur_complement(reduced)."
             )
-        batch = batch_systems([reduced], torch.float64, self._device)
-        self._apply = self._preconditioner.setup([reduced], batch)
-        if self._apply is None:
+        if A.local_size != (n, n):
+            raise ValueError(
+                f"got a PC of a matrix of shape {A.local_size} for a system of {n} tissue dofs; "
+                f"wanted ({n}, {n}). Give the KSP learning.petsc.schur_complement of the same "
+                "system."
+            )
+        check_preconditioner(self._preconditioner, processes)
+        boxes = in_boxes(reduced) if processes.size > 1 else None
+        system = reduced if boxes is None else boxes.system
+        batch = batch_systems([system], torch.float64, self._device)
+        M = self._preconditioner.setup([system], batch)
+        if M is None:
             raise ValueError(
                 f"got None from the setup of {type(self._preconditioner).__name__}; wanted a "
                 f"function of tensors of shape (1, {n}). End setup with `return` and it."
             )
+        self._apply = M if boxes is None else partial(_apply_in_boxes, M, boxes)
 
     def apply(self, _: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """Set y = M x; called by PETSc.
@@ -170,6 +180,14 @@ class _SchurComplement:
         y.setArray(self.reduced.S @ x.getArray(readonly=True))
 
     multTranspose = mult  # noqa: N815 - PETSc's name
+
+
+def _apply_in_boxes(
+    M: Callable[[torch.Tensor], torch.Tensor], boxes: InBoxes, r: torch.Tensor
+) -> torch.Tensor:
+    """Return M r for a residual in the order of DOLFINx."""
+    x = precondition_in(M, torch.from_numpy(boxes.there(r[0].numpy()))[None])
+    return torch.from_numpy(boxes.back(x[0].numpy()))[None]
 
 
 def _system_of(A: PETSc.Mat) -> ReducedSystem:

@@ -18,14 +18,16 @@ from scipy import sparse
 
 from learning.krylov.preconditioner import on_host
 from learning.preconditioners.multigrid.geometric import MOST_COARSE_NODES
+from learning.preconditioners.multigrid.grids import between_boxes
 from learning.preconditioners.multigrid.transfer import (
     axes_of,
     coarsened,
     coupling_along_axes,
     interpolation,
 )
+from learning.systems.boxes import boxes_of
 from learning.systems.operators import SystemBatch, grids_of
-from mixeddim.tensors import ReducedSystem
+from mixeddim.tensors import Interpolation, ReducedSystem, TissueMatrix
 
 # The PyPI wheel of PETSc needs MPI to be loaded before it, which this module does.
 if importlib.util.find_spec("dolfinx_solver") is not None:
@@ -48,15 +50,20 @@ _PREFIX: Final = "learning_"
 
 
 class PetscPreconditioner:
-    """A serial preconditioner of PETSc, linear and symmetric.
+    """A preconditioner of PETSc, linear and symmetric.
 
     Attributes:
         kind: "icc": incomplete Cholesky factors of A_33 without fill-in. "gamg": a V-cycle of
-            algebraic multigrid on A_33. "mumps": the exact inverse of S, by Cholesky factors of
-            the whole block matrix.
+            algebraic multigrid on A_33, the only one that runs on several processes. "mumps": the
+            exact inverse of S, by Cholesky factors of the whole block matrix.
     """
 
     is_linear = is_symmetric = True
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether it takes a system on several processes."""
+        return self.kind == "gamg"
 
     def __init__(self, kind: Kind) -> None:
         if kind not in get_args(Kind):
@@ -79,22 +86,23 @@ class PetscPreconditioner:
 
 @dataclass(frozen=True)
 class PetscMultigrid:
-    """One symmetric V(1,1)-cycle of geometric multigrid on A_33, by PETSc's PCMG; serial.
+    """One symmetric V(1,1)-cycle of geometric multigrid on A_33, by PETSc's PCMG.
 
     It uses the grids and the interpolation of `GeometricMultigrid`, but treats each system alone
     and leaves out the Schur term. The coarse operators are Galerkin products of A_33, and the
-    coarsest one has Cholesky factors.
+    coarsest one has Cholesky factors, on several processes MUMPS's.
 
     Attributes:
         smoother: "chebyshev" takes two Chebyshev steps, on the matrix divided by its row sums of
             |a_ij|, which bound its eigenvalues by 1. "sor" is symmetric Gauss-Seidel, one sweep
-            forward and one back.
+            forward and one back, on several processes within the nodes of each.
     """
 
     smoother: Smoother = "chebyshev"
 
     is_linear = True
     is_symmetric = True
+    is_parallel = True
 
     def __post_init__(self) -> None:
         if self.smoother not in get_args(Smoother):
@@ -118,7 +126,7 @@ class PetscMultigrid:
         """Return the cycle as a PC of A_33 that is set up, for use in any KSP.
 
         Args:
-            system: The system.
+            system: The system; on several processes in the order of boxes.
 
         Raises:
             ValueError: As `setup`.
@@ -131,10 +139,14 @@ class PetscMultigrid:
         coarse.setOptionsPrefix(_PREFIX + "mg_coarse_")
         coarse.setType("preonly")
         coarse.getPC().setType("cholesky")
-        coarse.getPC().setFactorPivot(_ROUNDING * system.A_33.diagonal().max())
+        if system.processes.size > 1:
+            coarse.getPC().setFactorSolverType("mumps")
+        coarse.getPC().setFactorPivot(
+            _ROUNDING * system.processes.max(system.A_33.diagonal().max())
+        )
         # Level 0 is the coarsest.
         for level, P in enumerate(reversed(prolongations), start=1):
-            pc.setMGInterpolation(level, petsc_matrix(P))
+            pc.setMGInterpolation(level, P)
         with _options(_CYCLE | _SMOOTHING[self.smoother]):
             pc.setFromOptions()
             pc.setUp()
@@ -187,18 +199,24 @@ def _options(options: Mapping[str, str]) -> Iterator[None]:
             database.delValue(name)
 
 
-def _prolongations(system: ReducedSystem) -> list[sparse.csr_array]:
+def _prolongations(system: ReducedSystem) -> list[PETSc.Mat]:
     """Return the interpolations to each grid from the next coarser one, the finest first.
 
-    Vectors on the finest grid are in dof order, those on all others in grid order.
+    Vectors on the finest grid are in dof order, those on all others in grid order, or on several
+    processes in the order of boxes.
     """
     [grid] = grids_of([system])
     axes, coupling = axes_of(grid), coupling_along_axes(system.K, grid)[None]
-    prolongations: list[sparse.csr_array] = []
+    prolongations: list[PETSc.Mat] = []
+    boxes = None if system.processes.size == 1 else boxes_of(system)
     while np.prod([len(x) for x in axes]) > MOST_COARSE_NODES:
         fine, axes = axes, coarsened(axes, coupling)
-        P = interpolation(axes, fine)
-        prolongations.append(P if prolongations else P[grid.node_of_dof])
+        if boxes is not None:
+            P, boxes = between_boxes(boxes, axes, fine)
+            prolongations.append(_distributed(P))
+        else:
+            rows = interpolation(axes, fine)
+            prolongations.append(petsc_matrix(rows if prolongations else rows[grid.node_of_dof]))
     return prolongations
 
 
@@ -207,7 +225,19 @@ def _prolongations(system: ReducedSystem) -> list[sparse.csr_array]:
 
 def tissue_block(reduced: ReducedSystem) -> PETSc.Mat:
     """Return A_33 as a PETSc matrix, from which PETSc builds its preconditioners of S."""
-    return _definite(petsc_matrix(reduced.A_33))
+    A = reduced.A_33
+    if isinstance(A, TissueMatrix):
+        return _definite(_distributed(Interpolation(A.rows, A.ownership, A.ownership)))
+    return _definite(petsc_matrix(A))
+
+
+def _distributed(A: Interpolation) -> PETSc.Mat:
+    """Return a matrix of tissue vectors on several processes as a PETSc matrix."""
+    A.rows.sort_indices()
+    index = PETSc.IntType
+    csr = (A.rows.indptr.astype(index), A.rows.indices.astype(index), A.rows.data)
+    sizes = tuple((side.count, side.total) for side in (A.fine, A.coarse))
+    return PETSc.Mat().createAIJ(sizes, csr=csr, comm=A.fine.processes.comm)
 
 
 def petsc_matrix(A: sparse.csr_array) -> PETSc.Mat:

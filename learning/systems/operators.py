@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 
 from learning.systems.sparse import (
+    DistributedMap,
     LinearMap,
     SparseMap,
     block_diagonal,
+    distributed_map,
     sparse_map,
     spd_solver,
     symmetric_on_host,
 )
-from mixeddim.tensors import Grid, ReducedSystem, SymmetricProduct, sparse_csr
+from mixeddim.tensors import (
+    ALONE,
+    FromTissue,
+    Grid,
+    Processes,
+    ReducedSystem,
+    SymmetricProduct,
+    sparse_csr,
+)
 
 __all__ = [
     "SystemBatch",
@@ -37,20 +48,22 @@ class SystemBatch:
     size: their dofs are padded to the largest, with ones on the diagonal.
 
     Attributes:
-        A_0: Tissue blocks without exchange, sparse CSR, shape (batch n_3, batch n_3).
+        tissue: Tissue blocks without exchange as a map of (batch, n_3).
         average: Averaging matrices, their rows scaled by the roots of weight times conductance.
         basis: Network bases at the points of these, scaled alike.
         solve_11: The map b -> A_11^-1 b, shapes (batch, n_1).
         g: Right-hand sides, shape (batch, n_3).
         grid: Nodes of the structured box of the first system, or None.
+        processes: Over which the tissue of the only system is distributed.
     """
 
-    A_0: torch.Tensor
-    average: SparseMap
+    tissue: LinearMap
+    average: SparseMap | DistributedMap
     basis: SparseMap
     solve_11: LinearMap
     g: torch.Tensor
     grid: Grid | None
+    processes: Processes = ALONE
 
     def apply(self, v: torch.Tensor) -> torch.Tensor:
         """Return S v, differentiable in v to any order.
@@ -72,11 +85,9 @@ class SystemBatch:
         return product
 
     def _multiply(self, v: torch.Tensor) -> torch.Tensor:
-        # Products with a vector are twice as fast as with a one-column matrix.
-        tissue = (self.A_0 @ v.reshape(-1)).reshape(v.shape)
         means = self.average(v)
         network = self.solve_11(self.basis.T(means))
-        return tissue + self.average.T(means - self.basis(network))
+        return self.tissue(v) + self.average.T(means - self.basis(network))
 
 
 def batch_systems(
@@ -93,7 +104,8 @@ def batch_systems(
 
     Raises:
         ValueError: If there is no system, one is not reduced, or the numbers of tissue dofs differ.
-        NotImplementedError: If one is distributed over several processes.
+        NotImplementedError: If they are distributed over several processes, and not one alone on
+            the CPU.
     """
     for system in systems:
         if not isinstance(system, ReducedSystem):
@@ -101,7 +113,11 @@ def batch_systems(
                 f"got a {type(system).__name__}; wanted a ReducedSystem. Reduce it with "
                 "mixeddim.reduce(system)."
             )
-        system.processes.refuse("learning")
+    processes = systems[0].processes if systems else ALONE
+    if len(systems) > 1:
+        processes.refuse("a batch of several systems")
+    if torch.device(device).type != "cpu":
+        processes.refuse("an accelerator")
     sizes = sorted({len(system.b_3) for system in systems})
     if len(sizes) != 1:
         raise ValueError(
@@ -110,18 +126,36 @@ def batch_systems(
         )
     most = max(len(system.b_1) for system in systems)
     like = torch.empty(len(systems), most, dtype=dtype, device=device)
+    Pi = averaging_matrices(systems)
     return SystemBatch(
-        A_0=sparse_csr(block_diagonal([system.A_0 for system in systems], sizes[0]), dtype, device),
-        average=sparse_map(averaging_matrices(systems), like),
+        tissue=_tissue(systems, like),
+        average=sparse_map(Pi, like) if processes.size == 1 else distributed_map(Pi, like),
         basis=sparse_map(network_bases(systems), like),
         solve_11=_network_solver(systems, like),
         g=torch.tensor(np.stack([system.g for system in systems]), dtype=dtype, device=device),
         grid=systems[0].grid,
+        processes=processes,
     )
 
 
-def averaging_matrices(systems: Sequence[ReducedSystem]) -> sparse.csr_array:
-    """Return the matrices Pi on one diagonal, scaled, one block of (num_points, n_3) each."""
+def _tissue(systems: Sequence[ReducedSystem], like: torch.Tensor) -> LinearMap:
+    """Return A_0 as a map."""
+    if systems[0].processes.size > 1:
+        return symmetric_on_host(systems[0].A_0.__matmul__)
+    blocks = block_diagonal([system.A_0 for system in systems], len(systems[0].b_3))
+    A_0 = sparse_csr(blocks, like.dtype, like.device)
+    # Products with a vector are twice as fast as with a one-column matrix.
+    return lambda v: (A_0 @ v.reshape(-1)).reshape(v.shape)
+
+
+def averaging_matrices(systems: Sequence[ReducedSystem]) -> Any:
+    """Return the matrices Pi on one diagonal, scaled, one block of (num_points, n_3) each.
+
+    On several processes that of the only system, a `FromTissue`.
+    """
+    if systems[0].processes.size > 1:
+        Pi = systems[0].Pi
+        return FromTissue(_scaled(systems[0], Pi.columns.tocsr()), Pi.ownership)
     num_points = max(len(system.weights) for system in systems)
     return block_diagonal([_scaled(system, system.Pi) for system in systems], num_points)
 

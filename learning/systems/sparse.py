@@ -13,19 +13,32 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from mixeddim.tensors import MOST_DENSE, SymmetricProduct, definite_factors, sparse_csr
+from mixeddim.tensors import (
+    MOST_DENSE,
+    FromTissue,
+    Interpolation,
+    Processes,
+    SymmetricProduct,
+    ToTissue,
+    definite_factors,
+    sparse_csr,
+)
 
 __all__ = [
+    "DistributedMap",
     "LinearMap",
     "SparseMap",
     "block_diagonal",
     "dense_blocks",
     "dense_inverses",
+    "distributed_map",
+    "norm",
     "quasi_definite_solver",
     "sparse_map",
     "spd_solver",
     "symmetric_map",
     "symmetric_on_host",
+    "total",
 ]
 
 type LinearMap = Callable[[torch.Tensor], torch.Tensor]
@@ -71,16 +84,70 @@ class _Product(torch.autograd.Function):
         return _Product.apply(grad_outputs[0], *ctx.matrices), None, None
 
 
+@dataclass(frozen=True, eq=False)
+class DistributedMap:
+    """v -> A v for a matrix on several processes, not differentiable.
+
+    Attributes:
+        forward: That map.
+        backward: v -> A' v.
+    """
+
+    forward: LinearMap
+    backward: LinearMap
+
+    @property
+    def T(self) -> DistributedMap:
+        """The map v -> A' v."""
+        return DistributedMap(self.backward, self.forward)
+
+    def __call__(self, v: torch.Tensor) -> torch.Tensor:
+        """Return A v, shape (1, m), for v of shape (1, n)."""
+        return self.forward(v)
+
+
+def distributed_map(A: FromTissue | ToTissue | Interpolation, like: torch.Tensor) -> DistributedMap:
+    """Return the map of a matrix on several processes, in the dtype of a tensor."""
+    if isinstance(A, ToTissue):
+        return distributed_map(A.T, like).T
+    if isinstance(A, FromTissue):
+        columns, processes = sparse_map(A.columns.tocsr(), like), A.ownership.processes
+        add = processes.add
+        return DistributedMap(lambda v: torch.from_numpy(add(columns(v).numpy())), columns.T)
+    matrix, halo = A.local
+    rows = sparse_map(matrix, like)
+    return DistributedMap(
+        lambda v: rows(torch.from_numpy(halo.extend(v[0].numpy()))[None]),
+        lambda v: torch.from_numpy(halo.add_back(rows.T(v)[0].numpy()))[None],
+    )
+
+
+def total(values: torch.Tensor, processes: Processes) -> torch.Tensor:
+    """Return the sums over the processes of numbers that each has of its part, shape (batch,)."""
+    if processes.size == 1:
+        return values
+    return values.new_tensor([processes.sum(value) for value in values.tolist()])
+
+
+def norm(v: torch.Tensor, processes: Processes) -> torch.Tensor:
+    """Return the Euclidean norms of vectors over all processes, shape (batch,)."""
+    here = torch.linalg.vector_norm(v, dim=1)
+    if processes.size == 1:
+        return here
+    return here.new_tensor([processes.norm(np.array([value])) for value in here.tolist()])
+
+
 def sparse_map(A: sparse.csr_array, like: torch.Tensor) -> SparseMap:
     """Return the map of a block-diagonal matrix, in the dtype and on the device of a tensor."""
-    transpose = A.T.tocsr()  # this sorts the indices, as torch needs; products leave them unsorted
-    matrices = (transpose.T.tocsr(), transpose)
+    # To transpose sorts the indices, as torch needs; products leave them unsorted.
+    transpose = A.T.tocsr()
+    matrices = (A if A.has_sorted_indices else transpose.T.tocsr(), transpose)
     return SparseMap(*(sparse_csr(matrix, like.dtype, like.device) for matrix in matrices))
 
 
 def symmetric_map(A: sparse.csr_array, like: torch.Tensor) -> SparseMap:
     """Return the map of a symmetric block-diagonal matrix, which is stored once."""
-    matrix = sparse_csr(A.T.tocsr(), like.dtype, like.device)
+    matrix = sparse_csr(A if A.has_sorted_indices else A.T.tocsr(), like.dtype, like.device)
     return SparseMap(matrix, matrix)
 
 

@@ -1,5 +1,6 @@
 """Linear algebra that networks, solvers and learned preconditioners share.
 
 Imports numpy, scipy and, for large networks, PyAMG. Read `network_block` (solvers for matrices on
-graphs, coarser networks) and `chebyshev` (polynomials of a smoother).
+graphs, coarser networks), `chebyshev` (polynomials of a smoother) and `distributed` (matrices of a
+tissue on several processes).
 """

@@ -241,8 +241,11 @@ def coarse_basis(
 
 def _row_of_largest(A: sparse.csc_array) -> NDArray[np.int64]:
     """Return the row of the largest entry in each column that is not empty."""
-    column = np.repeat(np.arange(A.shape[1]), np.diff(A.indptr))
-    order = np.lexsort((A.data, column))
-    is_last = np.append(column[1:] != column[:-1], True)
-    rows: NDArray[np.int64] = A.indices[order][is_last].astype(np.int64)
+    counts = np.diff(A.indptr)
+    counts = counts[counts > 0]
+    starts = np.cumsum(counts) - counts
+    column = np.repeat(np.arange(len(counts)), counts)
+    [largest] = np.nonzero(A.data == np.maximum.reduceat(A.data, starts)[column])
+    rows = np.empty(len(counts), dtype=np.int64)
+    rows[column[largest]] = A.indices[largest]  # of equal ones the last
     return rows

@@ -31,9 +31,9 @@ from mixeddim.fem.coupling import Coupling, couple
 from mixeddim.fem.forms import Coefficients
 from mixeddim.fem.grid import Grid
 from mixeddim.fem.meshes import Network, StructuredBox
-from mixeddim.fem.processes import Processes
 from mixeddim.fem.sides import Side, assemble_network, assemble_tissue
 from mixeddim.networks.graphs import check_inlets
+from mixeddim.processes import Processes
 
 __all__ = ["CoupledSystem", "assemble"]
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.fem.distributed import from_tissue, owned_columns
 from mixeddim.fem.location import extent_of, locate
+from mixeddim.fem.matrices import from_tissue, owned_columns
 from mixeddim.fem.meshes import StructuredBox
-from mixeddim.fem.processes import Processes
+from mixeddim.processes import Processes
 
 __all__ = [
     "Averaging",
@@ -137,7 +137,7 @@ class Averaging:
 
     Attributes:
         Pi: Shape (number of points kept, number of dofs); where the tissue is distributed, a
-            `mixeddim.fem.distributed.FromTissue`.
+            `mixeddim.algebra.distributed.FromTissue`.
         kept: Which of the network points have a row in Pi, shape (n,).
         num_leaving: Number of points whose stencil leaves the tissue.
     """

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.fem.processes import ALONE, Processes
+from mixeddim.processes import ALONE, Processes
 
 __all__ = ["Blocks"]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mixeddim.fem.forms import Coefficient, check_number
 from mixeddim.fem.meshes import Network, StructuredBox, VertexTag
-from mixeddim.fem.processes import Processes
+from mixeddim.processes import Processes
 
 __all__ = [
     "BoundaryCondition",

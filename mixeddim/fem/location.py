@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixeddim.fem.meshes import StructuredBox
-from mixeddim.fem.processes import Processes
+from mixeddim.processes import Processes
 
 __all__ = ["Location", "extent_of", "locate"]
 

@@ -24,7 +24,6 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from mixeddim.fem.grid import CellType, Grid
-from mixeddim.fem.processes import ALONE, Processes
 from mixeddim.networks.graphs import (
     NetworkError,
     edge_indices,
@@ -33,6 +32,7 @@ from mixeddim.networks.graphs import (
     node_positions,
     validate_graph,
 )
+from mixeddim.processes import ALONE, Processes
 
 __all__ = ["Network", "StructuredBox", "VertexTag", "create_box", "create_network"]
 

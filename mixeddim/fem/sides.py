@@ -17,6 +17,7 @@ import ufl
 from numpy.typing import NDArray
 from scipy import sparse
 
+from mixeddim.algebra.distributed import zeros_like
 from mixeddim.fem.boundary import (
     BoundaryCondition,
     Dirichlet,
@@ -26,10 +27,10 @@ from mixeddim.fem.boundary import (
     find_facets,
     find_vertices,
 )
-from mixeddim.fem.distributed import assemble_matrix, assemble_vector, zeros_like
 from mixeddim.fem.forms import Coefficients, as_ufl, diffusion, reaction, source
+from mixeddim.fem.matrices import assemble_matrix, assemble_vector
 from mixeddim.fem.meshes import Network, StructuredBox
-from mixeddim.fem.processes import Processes
+from mixeddim.processes import Processes
 
 __all__ = ["Side", "assemble_network", "assemble_tissue", "interpolate"]
 

@@ -16,9 +16,9 @@ from petsc4py import PETSc
 from scipy import sparse
 
 from mixeddim.accuracy import Pair
+from mixeddim.algebra.distributed import held_rows
 from mixeddim.fem.blocks import Blocks
-from mixeddim.fem.distributed import held_rows
-from mixeddim.fem.processes import Processes
+from mixeddim.processes import Processes
 
 __all__ = ["BlockFactors", "distributed_matrix", "petsc_comm"]
 

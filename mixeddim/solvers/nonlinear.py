@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from mixeddim.accuracy import ACCURACY, relative_change
 from mixeddim.fem.assembly import CoupledSystem
-from mixeddim.fem.distributed import assemble_matrix, assemble_vector
 from mixeddim.fem.forms import as_ufl, check_number, reaction, source
-from mixeddim.fem.processes import ALONE
+from mixeddim.fem.matrices import assemble_matrix, assemble_vector
+from mixeddim.processes import ALONE
 from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 from mixeddim.solvers.stationary import Method, Solution, SolverError, solve
 

@@ -27,8 +27,8 @@ from mixeddim.accuracy import (
     relative_residual,
     uncertainty,
 )
+from mixeddim.algebra.distributed import held_rows
 from mixeddim.fem.assembly import CoupledSystem
-from mixeddim.fem.distributed import held_rows
 from mixeddim.reduction import ReducedSystem, reduce
 from mixeddim.solvers.coupled_multigrid import CoupledMultigrid
 from mixeddim.solvers.factors import BlockFactors, distributed_matrix, petsc_comm

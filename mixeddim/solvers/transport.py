@@ -37,8 +37,8 @@ from scipy import sparse
 
 from mixeddim.accuracy import ACCURACY, Pair, bound_error, relative_residual, uncertainty
 from mixeddim.fem.assembly import CoupledSystem
-from mixeddim.fem.distributed import assemble_matrix
 from mixeddim.fem.forms import Coefficient, as_ufl, reaction
+from mixeddim.fem.matrices import assemble_matrix
 from mixeddim.fem.sides import interpolate
 from mixeddim.solvers.advection import Advection, discretise_advection
 from mixeddim.solvers.factors import BlockFactors

@@ -9,14 +9,17 @@ import mixeddim._fenics
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
 import ufl
 from mpi4py import MPI
+from petsc4py import PETSc
 
 import learning
 import mixeddim as md
+from learning.petsc import PetscMultigrid, as_pc, schur_complement
 
 WORLD, ALONE = MPI.COMM_WORLD, MPI.COMM_SELF
 IS_LAST = WORLD.rank == WORLD.size - 1
@@ -65,8 +68,30 @@ def nan_in_a_corner(x: ufl.SpatialCoordinate) -> ufl.core.expr.Expr:
     return ufl.conditional(x[0] + x[1] + x[2] > 2.8, ufl.ln(-x[0]), 1.0)
 
 
+def unheld() -> md.CoupledSystem:
+    return build(bcs_1d=(), sigma_3d=0.0, f_3d=1.0)
+
+
 def singular(method: str) -> md.Solution:
-    return md.solve(build(bcs_1d=(), sigma_3d=0.0, f_3d=1.0), method)
+    return md.solve(unheld(), method)
+
+
+def with_nan() -> md.ReducedSystem:
+    reduced = md.reduce(build())
+    b_3 = reduced.b_3.copy()
+    b_3[0] = np.nan if IS_LAST else b_3[0]
+    return replace(reduced, b_3=b_3)
+
+
+def set_up(preconditioner: learning.Preconditioner, comm: MPI.Comm = WORLD) -> None:
+    pc = PETSc.PC().create(WORLD)
+    pc.setOperators(schur_complement(md.reduce(build())))
+    pc.setType("python")
+    pc.setPythonContext(as_pc(preconditioner, md.reduce(build(None, comm, comm))))
+    try:
+        pc.setUp()
+    except PETSc.Error as error:
+        raise error.__cause__ or error from None
 
 
 MISTAKES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
@@ -103,9 +128,32 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "tensors": (
         lambda: md.to_torch(md.reduce(build())), NotImplementedError, "to_torch needs one",
     ),
-    "learning": (
-        lambda: learning.solve(md.reduce(build()), learning.Jacobi()), NotImplementedError,
-        "learning needs one",
+    "a preconditioner of one process": (
+        lambda: learning.solve(md.reduce(build()), learning.RugeStuben()), NotImplementedError,
+        "RugeStuben needs one",
+    ),
+    "a method of one process": (
+        lambda: learning.solve(md.reduce(build()), learning.Jacobi(), "fgmres"),
+        NotImplementedError, "fgmres needs one",
+    ),
+    "a preconditioner of one process in a KSP": (
+        lambda: set_up(learning.FastDiagonalisation()), NotImplementedError,
+        "FastDiagonalisation needs one",
+    ),
+    "a system of each process in a KSP of all": (
+        lambda: set_up(learning.Jacobi(), ALONE), ValueError,
+        "got a PC on 3 processes for a system on 1",
+    ),
+    "another order": (
+        lambda: PetscMultigrid().create_pc(md.reduce(build())), ValueError,
+        "wanted that of boxes",
+    ),
+    "singular, learned": (
+        lambda: learning.solve(md.reduce(unheld()), learning.load_pretrained("multigrid")),
+        ValueError, "got a system that is singular on its coarsest grid",
+    ),
+    "NaN on one process": (
+        lambda: learning.solve(with_nan(), learning.Jacobi()), ValueError, "got NaN or infinity",
     ),
     "plot without a file": (
         lambda: md.plot(md.solve(build())), ValueError, "got no filename on",

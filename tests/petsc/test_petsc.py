@@ -301,33 +301,10 @@ def test_a_setup_that_returns_nothing_is_explained(system):
         ksp.setUp()
 
 
-PARALLEL = """
-import learning
-from learning.petsc import LearningPC
-from petsc4py import PETSc
-
-A = PETSc.Mat().createConstantDiagonal((4, 4), 1.0, comm=PETSc.COMM_WORLD)
-pc = PETSc.PC().create(PETSc.COMM_WORLD)
-pc.setOperators(A)
-pc.setType("python")
-pc.setPythonContext(LearningPC(learning.Jacobi()))
-try:
-    pc.setUp()
-except PETSc.Error as error:
-    assert "got a PC on 2 processes; wanted one" in str(error.__cause__)
-    print("refused", flush=True)
-"""
-
-
 @pytest.mark.parametrize("candidate", ["unet-dynamic", learning.UNet(), learning.Jacobi])
 def test_what_is_no_preconditioner_is_refused_at_once(system, candidate):
     with pytest.raises(ValueError, match="as preconditioner; wanted an object with a method setup"):
         as_pc(candidate, system)
-
-
-def test_several_processes_are_refused(run_on_two_processes):
-    # Lines of two processes may run together.
-    assert run_on_two_processes(PARALLEL).count("refused") == 2
 
 
 def test_missing_petsc_is_explained():

@@ -20,24 +20,38 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from learning.preconditioners.multigrid.grids import Prolongation
 from learning.preconditioners.multigrid.network import NetworkResponse, block_inverse
 from learning.preconditioners.multigrid.smoothers import bounded, low_rank
 from learning.systems.sparse import (
+    DistributedMap,
     LinearMap,
     SparseMap,
     dense_blocks,
     dense_inverses,
+    distributed_map,
     sparse_map,
     spd_solver,
     symmetric_map,
 )
-from mixeddim.tensors import MOST_FACTORED, coarse_basis, is_worth_coarsening
+from mixeddim.tensors import (
+    ALONE,
+    MOST_FACTORED,
+    FromTissue,
+    coarse_basis,
+    is_worth_coarsening,
+)
 
 __all__ = ["Exchange", "exchange_of"]
 
 
 class Exchange(Protocol):
     """Pi' C Pi for a batch of systems on one grid, 0 <= C <= 1."""
+
+    @property
+    def like(self) -> torch.Tensor:
+        """A tensor of dtype, device and shape (batch, n) of the vectors."""
+        ...
 
     @property
     def diagonal(self) -> NDArray[np.float64]:
@@ -62,7 +76,7 @@ class Exchange(Protocol):
         """
         ...
 
-    def coarse(self, P: sparse.csr_array) -> Exchange:
+    def coarse(self, P: Prolongation) -> Exchange:
         """Return the exchange on the next grid, P' Pi' C Pi P or, of a coarser network, more."""
         ...
 
@@ -95,23 +109,26 @@ class _AtPoints:
         like: As in `exchange_of`.
     """
 
-    Pi: sparse.csr_array
+    Pi: sparse.csr_array | FromTissue
     network: NetworkResponse
     coupling: LinearMap
     like: torch.Tensor
 
     @cached_property
     def diagonal(self) -> NDArray[np.float64]:
-        return np.bincount(self.Pi.indices, self.Pi.data**2, self.Pi.shape[1])
+        columns = self.Pi.columns if isinstance(self.Pi, FromTissue) else self.Pi
+        return np.bincount(columns.indices, columns.data**2, columns.shape[1])
 
     @cached_property
     def row_sums(self) -> NDArray[np.float64]:
         size = abs(self.Pi)
-        sums: NDArray[np.float64] = size.T @ size.sum(axis=1)
+        sums: NDArray[np.float64] = size.T @ (size @ np.ones(size.shape[1]))
         return sums
 
     @cached_property
-    def average(self) -> SparseMap:
+    def average(self) -> SparseMap | DistributedMap:
+        if isinstance(self.Pi, FromTissue):
+            return distributed_map(self.Pi, self.like)
         return sparse_map(self.Pi, self.like)
 
     def apply(self, v: torch.Tensor) -> torch.Tensor:
@@ -125,8 +142,9 @@ class _AtFewPoints(_AtPoints):
         following = self.network.following
         return low_rank(D, self.Pi, self.average, following, self.like, relaxation)
 
-    def coarse(self, P: sparse.csr_array) -> Exchange:
-        return replace(self, Pi=(self.Pi @ P).tocsr(), like=_on_next_grid(self.like, P))
+    def coarse(self, P: Prolongation) -> Exchange:
+        Pi = (self.Pi @ P).tocsr()
+        return replace(self, Pi=Pi, like=_on_next_grid(self.like, Pi))
 
     def inverse(self, A_0: sparse.sparray) -> LinearMap:
         return self.network.inverse(A_0, self.Pi, self.like.device)
@@ -149,14 +167,18 @@ class _AtManyPoints(_AtPoints):
             means = average(v)
             return average.T(means if near is None else near(means))
 
-        return bounded(D, self.row_sums, product, self.like, relaxation)
+        Pi = self.Pi
+        processes = Pi.ownership.processes if isinstance(Pi, FromTissue) else ALONE
+        return bounded(D, self.row_sums, product, self.like, relaxation, processes)
 
-    def coarse(self, P: sparse.csr_array) -> Exchange:
+    def coarse(self, P: Prolongation) -> Exchange:
         Pi = (self.Pi @ P).tocsr()
+        if isinstance(Pi, FromTissue):  # products of the points stay where their columns are
+            return replace(self, Pi=Pi, like=_on_next_grid(self.like, Pi))
         T, E = (Pi.T @ Pi).tocsr(), (Pi.T @ self.network.N).tocsr()
         return _AtNodes(
             T, E, self.network.A_11, self.network.solve, self.network.following is not None,
-            _on_next_grid(self.like, P),
+            _on_next_grid(self.like, Pi),
         )._with_coarse_network()  # fmt: skip
 
     def inverse(self, A_0: sparse.sparray) -> LinearMap:
@@ -245,5 +267,6 @@ def _row_sums(A_11: sparse.csr_array, like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(abs(A_11).sum(axis=1)).to(like).reshape(len(like), -1)
 
 
-def _on_next_grid(like: torch.Tensor, P: sparse.csr_array) -> torch.Tensor:
-    return like.new_empty(len(like), P.shape[1] // len(like))
+def _on_next_grid(like: torch.Tensor, A: sparse.csr_array | FromTissue) -> torch.Tensor:
+    """Return an empty tensor for the columns of a matrix there."""
+    return like.new_empty(len(like), A.shape[1] // len(like))

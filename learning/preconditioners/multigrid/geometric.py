@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -24,20 +23,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.preconditioners.multigrid.exchange import Exchange, exchange_of
+from learning.preconditioners.multigrid.grids import GridOperator, InBoxes, Whole, finest
 from learning.preconditioners.multigrid.near_kernel import NearKernel
 from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.preconditioners.multigrid.smoothers import RELAXATION, l1_jacobi
-from learning.preconditioners.multigrid.stencils import StencilMatrix, coarse_stencils, stencils_of
-from learning.preconditioners.multigrid.transfer import (
-    Axes,
-    axes_of,
-    coarsened,
-    coupling_along_axes,
-    interpolation,
-)
+from learning.preconditioners.multigrid.transfer import coarsened, coupling_along_axes
 from learning.systems.operators import SystemBatch, averaging_matrices, grids_of
-from learning.systems.sparse import LinearMap, SparseMap, block_diagonal, sparse_map
-from mixeddim.tensors import Grid, ReducedSystem, chebyshev
+from learning.systems.sparse import DistributedMap, LinearMap, SparseMap, distributed_map, norm
+from mixeddim.tensors import ALONE, Grid, Processes, ReducedSystem, chebyshev
 
 __all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hierarchy", "v_cycle"]
 
@@ -72,6 +65,7 @@ class GeometricMultigrid:
 
     is_linear = True
     is_symmetric = True
+    is_parallel = True
 
     def __post_init__(self) -> None:
         if self.smoother not in get_args(Smoother):
@@ -116,22 +110,24 @@ class Level:
     Vectors are in grid order.
 
     Attributes:
-        stencils: Of A_0, shape (batch, 27, nx, ny, nz), in the dtype of the vectors.
+        operator: A_0.
         row_sums: Those of |A_0|, shape (batch n,).
         is_coarsened: Whether the next grid is coarser along x, y and z.
         tissue: A_0 as a map.
         exchange: Pi' C Pi.
         prolong: Interpolation P from the next grid; its transpose is the restriction.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
+        processes: Over which these are distributed.
     """
 
-    stencils: torch.Tensor
+    operator: GridOperator
     row_sums: NDArray[np.float64]
     is_coarsened: tuple[bool, bool, bool]
-    tissue: StencilMatrix
+    tissue: LinearMap
     exchange: Exchange
-    prolong: SparseMap
+    prolong: SparseMap | DistributedMap
     like: torch.Tensor
+    processes: Processes
 
     def apply(self, v: torch.Tensor) -> torch.Tensor:
         """Return S v, shape (batch, n)."""
@@ -145,17 +141,20 @@ class Hierarchy:
     Attributes:
         levels: None where the finest grid is solved directly.
         solve_coarsest: Of vectors in grid order.
-        node_of_dof, dof_of_node: Of the finest grid, shape (batch, n).
+        to_grid: From vectors in dof order to the finest grid.
+        to_dofs: And back.
         dtype: What the cycle runs in.
         constants: What the vectors' dtype has to do for a cycle in a coarser one, or None.
+        processes: Over which the vectors are distributed.
     """
 
     levels: tuple[Level, ...]
     solve_coarsest: LinearMap
-    node_of_dof: torch.Tensor
-    dof_of_node: torch.Tensor
+    to_grid: LinearMap
+    to_dofs: LinearMap
     dtype: torch.dtype
     constants: NearKernel | None
+    processes: Processes
 
     def preconditioner(self, smoothers: Sequence[LinearMap]) -> LinearMap:
         """Return the V-cycle with a smoother for each level, as a map of vectors in dof order.
@@ -164,13 +163,12 @@ class Hierarchy:
         """
 
         def apply(r: torch.Tensor) -> torch.Tensor:
-            on_grid = r.gather(1, self.dof_of_node)
             if r.dtype == self.dtype:
-                return v_cycle(self, smoothers, on_grid).gather(1, self.node_of_dof)
-            size = torch.linalg.vector_norm(r.detach(), dim=1, keepdim=True)
+                return self.to_dofs(v_cycle(self, smoothers, self.to_grid(r)))
+            size = norm(r.detach(), self.processes)[:, None]
             size = torch.where(size > 0, size, 1.0)
-            x = v_cycle(self, smoothers, (on_grid / size).to(self.dtype))
-            return size * x.gather(1, self.node_of_dof).to(r.dtype)
+            x = v_cycle(self, smoothers, self.to_grid(r / size).to(self.dtype))
+            return size * self.to_dofs(x).to(r.dtype)
 
         return apply if self.constants is None else self.constants.deflated(apply)
 
@@ -220,39 +218,47 @@ def create_hierarchy(
     """
     grids = grids_of(systems)
     like = batch.g.to(dtype)
-    stencils = stencils_of([system.A_0 for system in systems], grids)
-    Pi = _on_grids(averaging_matrices(systems), grids)
+    operator: GridOperator = finest(systems, grids)
+    Pi = averaging_matrices(systems)
+    to_grid: LinearMap = _identity
+    to_dofs: LinearMap = _identity
+    if not isinstance(operator, InBoxes):
+        Pi = _on_grids(Pi, grids)
+        to_grid, to_dofs = _orders(grids, like.device)
+    elif operator.is_to_gather:
+        to_whole = operator.to_whole()
+        operator, Pi = operator.gathered(), Pi @ to_whole
+        to_dofs = distributed_map(to_whole, like)
+        to_grid = distributed_map(to_whole, batch.g).T
+        like = like.new_empty(1, to_whole.shape[1])
     exchange = exchange_of(Pi, NetworkResponse.of(systems, batch), like)
 
     levels: list[Level] = []
-    axes = axes_of(grids[0])
     coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
     most = MOST_DENSE_NODES if like.is_cuda or to_smallest else MOST_COARSE_NODES
-    while np.prod([len(x) for x in axes]) > most:
-        fine, axes = axes, coarsened(axes, coupling)
+    while np.prod([len(x) for x in operator.axes]) > most:
+        fine, axes = operator.axes, coarsened(operator.axes, coupling)
         along_x, along_y, along_z = (len(a) < len(b) for a, b in zip(axes, fine, strict=True))
-        P, prolong = _interpolation(axes, fine, len(systems), dtype, like.device)
-        on_device = torch.tensor(stencils).to(like)
+        P, prolong, coarser = operator.coarse(axes, like)
         levels.append(
             Level(
-                stencils=on_device,
-                row_sums=np.abs(stencils).sum(axis=1).ravel(),
+                operator=operator,
+                row_sums=operator.row_sums,
                 is_coarsened=(along_x, along_y, along_z),
-                tissue=StencilMatrix(on_device),
+                tissue=operator.matrix(like),
                 exchange=exchange,
                 prolong=prolong,
-                like=like.new_empty(len(like), P.shape[0] // len(like)),
+                like=like,
+                processes=batch.processes if isinstance(operator, InBoxes) else ALONE,
             )
         )
-        stencils, exchange = coarse_stencils(stencils, axes, fine), exchange.coarse(P)
+        exchange = exchange.coarse(P)
+        operator, like = coarser, exchange.like
     constants = None
     if dtype != batch.g.dtype:
-        row_sums = levels[0].row_sums if levels else np.abs(stencils).sum(axis=1).ravel()
-        constants = NearKernel.of(batch, row_sums)
-    node_of_dof = np.stack([grid.node_of_dof for grid in grids])
-    dof_of_node = np.empty_like(node_of_dof)
-    np.put_along_axis(dof_of_node, node_of_dof, np.arange(node_of_dof.shape[1])[None], axis=1)
-    A_0 = StencilMatrix(torch.tensor(stencils)).to_scipy()
+        constants = NearKernel.of(batch, levels[0].row_sums if levels else operator.row_sums)
+    assert isinstance(operator, Whole)  # few nodes always are
+    A_0 = operator.matrix(torch.empty(0, dtype=torch.float64)).to_scipy()
     try:
         solve_coarsest = exchange.inverse(A_0)
     except ValueError as error:
@@ -263,21 +269,25 @@ def create_hierarchy(
     return Hierarchy(
         levels=tuple(levels),
         solve_coarsest=solve_coarsest,
-        node_of_dof=torch.tensor(node_of_dof, device=like.device),
-        dof_of_node=torch.tensor(dof_of_node, device=like.device),
+        to_grid=to_grid,
+        to_dofs=to_dofs,
         dtype=dtype,
         constants=constants,
+        processes=batch.processes,
     )
 
 
-@lru_cache(maxsize=12)
-def _interpolation(
-    coarse: Axes, fine: Axes, batch: int, dtype: torch.dtype, device: torch.device
-) -> tuple[sparse.csr_array, SparseMap]:
-    """Return the interpolation of a batch, kept since the systems of a study share their grid."""
-    to_nodes = interpolation(coarse, fine)
-    P = block_diagonal([to_nodes] * batch, to_nodes.shape[0])
-    return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
+def _identity(v: torch.Tensor) -> torch.Tensor:
+    return v
+
+
+def _orders(grids: Sequence[Grid], device: torch.device) -> tuple[LinearMap, LinearMap]:
+    """Return the maps from dof order to grid order and back, of (batch, n)."""
+    node_of_dof = np.stack([grid.node_of_dof for grid in grids])
+    dof_of_node = np.empty_like(node_of_dof)
+    np.put_along_axis(dof_of_node, node_of_dof, np.arange(node_of_dof.shape[1])[None], axis=1)
+    node, dof = (torch.tensor(order, device=device) for order in (node_of_dof, dof_of_node))
+    return lambda v: v.gather(1, dof), lambda v: v.gather(1, node)
 
 
 def _on_grids(Pi: sparse.csr_array, grids: Sequence[Grid]) -> sparse.csr_array:

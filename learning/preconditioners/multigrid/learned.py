@@ -18,11 +18,13 @@ reaction by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from learning.krylov.cycles import or_one
@@ -31,13 +33,12 @@ from learning.preconditioners.multigrid.stencils import (
     CENTRE,
     FORWARD,
     OFFSETS,
-    StencilMatrix,
     inside,
     neighbours,
     opposite,
 )
 from learning.systems.operators import SystemBatch
-from learning.systems.sparse import LinearMap
+from learning.systems.sparse import LinearMap, total
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["LearnedMultigrid", "MultigridNetwork"]
@@ -137,7 +138,7 @@ class LearnedMultigrid:
         model: The network; the cycle runs in its dtype, whatever that of the residuals.
     """
 
-    is_linear = is_symmetric = True
+    is_linear = is_symmetric = is_parallel = True
 
     def __init__(self, model: MultigridNetwork) -> None:
         self.model = model
@@ -165,19 +166,17 @@ class LearnedMultigrid:
 
     def _smoother(self, level: Level) -> LinearMap:
         """Return X of a level."""
-        stencils = level.stencils
-        diagonal = torch.tensor(level.exchange.diagonal)
-        coupling = diagonal.to(level.like).reshape(stencils[:, 0].shape)
-        F = StencilMatrix(self.model(stencils, coupling, level.is_coarsened))
+        make = partial(self.model, is_coarsened=level.is_coarsened)
+        F = level.operator.matrix_of(make, level.exchange.diagonal, level.like)
         S_0 = level.exchange.smoother(level.row_sums, RELAXATION)
-        root = torch.tensor(np.sqrt(level.row_sums)).to(level.like).reshape(len(stencils), -1)
+        root = torch.tensor(np.sqrt(level.row_sums)).to(level.like).reshape(level.like.shape)
 
         def smooth(r: torch.Tensor) -> torch.Tensor:
             x = S_0(r)
             return x + S_0(root * F(F(root * x)))
 
         with torch.no_grad():
-            largest = _largest_eigenvalues(smooth, level.apply, level.like)
+            largest = _largest_eigenvalues(smooth, level)
         damping = (LARGEST / largest).clamp(max=1.0)[:, None]
         return lambda r: damping * smooth(r)
 
@@ -210,27 +209,40 @@ def _features(
     ]  # fmt: skip
 
 
-def _largest_eigenvalues(
-    smooth: LinearMap, apply: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor
-) -> torch.Tensor:
+def _noise(index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return a number in [-1, 1) for each index, the same wherever that is held.
+
+    The generator "splitmix64" (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195).
+    """
+    z = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    noise: NDArray[np.float64] = (z ^ (z >> np.uint64(31))) / 2.0**63 - 1.0
+    return noise
+
+
+def _largest_eigenvalues(smooth: LinearMap, level: Level) -> torch.Tensor:
     """Estimate the largest eigenvalues of X S by Lanczos steps, (batch,); NaN where X S is.
 
     The steps are those of conjugate gradients, preconditioned by X, whose coefficients make
     Lanczos's matrix (Golub & Van Loan 2013, Matrix Computations, section 11.3). They start from S
     times a random vector, which weighs large eigenvalues more, also those that few nodes make.
     """
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(like.shape[1], generator=generator, dtype=torch.float64)
-    r = apply(start.to(like).expand_as(like))
+    apply, like, processes = level.apply, level.like, level.processes
+    r = apply(torch.tensor(_noise(level.operator.index)).to(like).expand_as(like))
+
+    def dot(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return total((u * v).sum(dim=1), processes)
+
     T = torch.zeros(len(like), LANCZOS_STEPS, LANCZOS_STEPS, dtype=torch.float64)
     z = p = smooth(r)
-    rz, before = (r * z).sum(dim=1), torch.zeros(len(like), dtype=torch.float64)
+    rz, before = dot(r, z), torch.zeros(len(like), dtype=torch.float64)
     for i in range(LANCZOS_STEPS):
         Sp = apply(p)
-        energy = (p * Sp).sum(dim=1)
+        energy = dot(p, Sp)
         r = r - (rz / or_one(energy))[:, None] * Sp
         z = smooth(r)
-        rz_next = (r * z).sum(dim=1)
+        rz_next = dot(r, z)
         ratio = rz_next / or_one(rz)
         inverse, after = (energy / or_one(rz)).double().cpu(), ratio.double().cpu()
         T[:, i, i] = inverse + before

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from learning.systems.operators import SystemBatch
-from learning.systems.sparse import LinearMap
+from learning.systems.sparse import LinearMap, total
+from mixeddim.tensors import Processes
 
 __all__ = ["NearKernel"]
 
@@ -35,10 +36,12 @@ class NearKernel:
     Attributes:
         image: S 1, shape (batch, n).
         inverse: 1 / 1'S1, shape (batch, 1); 0 for systems that the cycle can do by itself.
+        processes: Over which the vectors are distributed.
     """
 
     image: torch.Tensor
     inverse: torch.Tensor
+    processes: Processes
 
     @classmethod
     def of(cls, batch: SystemBatch, row_sums: NDArray[np.float64]) -> NearKernel | None:
@@ -48,18 +51,22 @@ class NearKernel:
             batch: The systems.
             row_sums: Those of |A_0|, shape (batch n,).
         """
-        image = batch.apply(torch.ones_like(batch.g))
-        energy = image.sum(dim=1, keepdim=True)
-        size = torch.tensor(row_sums).to(image).reshape(image.shape).sum(dim=1, keepdim=True)
+        image, processes = batch.apply(torch.ones_like(batch.g)), batch.processes
+        energy = total(image.sum(dim=1), processes)[:, None]
+        size = torch.tensor(row_sums).to(image).reshape(len(image), -1).sum(dim=1)
+        size = total(size, processes)[:, None]
         is_small = (energy > 0) & (energy < NEARLY_SINGULAR * size)
-        return cls(image, torch.where(is_small, 1.0 / energy, 0.0)) if is_small.any() else None
+        if not is_small.any():
+            return None
+        return cls(image, torch.where(is_small, 1.0 / energy, 0.0), processes)
 
     def deflated(self, cycle: LinearMap) -> LinearMap:
         """Return M for a cycle V."""
 
         def apply(r: torch.Tensor) -> torch.Tensor:
-            constant = self.inverse * r.sum(dim=1, keepdim=True)
+            constant = self.inverse * total(r.sum(dim=1), self.processes)[:, None]
             x = cycle(r - constant * self.image)
-            return x + constant - self.inverse * (self.image * x).sum(dim=1, keepdim=True)
+            left = total((self.image * x).sum(dim=1), self.processes)[:, None]
+            return x + constant - self.inverse * left
 
         return apply

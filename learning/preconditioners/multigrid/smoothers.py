@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.preconditioners.multigrid.network import NetworkResponse
-from learning.systems.sparse import LinearMap, SparseMap, spd_solver
-from mixeddim.tensors import nearly_inverse
+from learning.systems.sparse import DistributedMap, LinearMap, SparseMap, spd_solver
+from mixeddim.tensors import ALONE, FromTissue, Processes, nearly_inverse
 
 __all__ = ["RELAXATION", "bounded", "l1_jacobi", "low_rank"]
 
@@ -44,8 +44,8 @@ def l1_jacobi(
 
 def low_rank(
     row_sums: NDArray[np.float64],
-    Pi: sparse.csr_array,
-    average: SparseMap,
+    Pi: sparse.csr_array | FromTissue,
+    average: SparseMap | DistributedMap,
     network: NetworkResponse | None,
     like: torch.Tensor,
     relaxation: float = RELAXATION,
@@ -65,13 +65,12 @@ def low_rank(
     """
     num_points, num_nodes = (size // len(like) for size in Pi.shape)
     inverse_D = relaxation / row_sums
-    if num_nodes <= num_points:
+    if num_nodes <= num_points and not isinstance(Pi, FromTissue):
         D = sparse.diags_array(1.0 / inverse_D)
         if network is not None:
             return network.inverse(D, Pi, like.device)
         return spd_solver((Pi.T @ Pi + D).tocsr(), like)
-    root = sparse.csr_array((Pi.data * np.sqrt(inverse_D)[Pi.indices], Pi.indices, Pi.indptr))
-    root.resize(Pi.shape)
+    root = Pi @ sparse.diags_array(np.sqrt(inverse_D))
     G, at_points = (root @ root.T).tocsr(), like.new_empty(len(like), num_points)
     if network is not None:
         solve = network.capacitance(G, at_points)
@@ -92,6 +91,7 @@ def bounded(
     product: LinearMap,
     like: torch.Tensor,
     relaxation: float = RELAXATION,
+    processes: Processes = ALONE,
 ) -> LinearMap:
     """Return M <= (D / omega + Pi' C Pi)^-1 without factors, for networks of any size.
 
@@ -106,9 +106,10 @@ def bounded(
         product: v -> Pi' C Pi v, or of a larger C.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
         relaxation: omega.
+        processes: Over which the vectors are distributed.
     """
     D = row_sums / relaxation
-    strongest = float((coupling / D).max(initial=0.0))
+    strongest = processes.max((coupling / D).max(initial=0.0))
     inverse = torch.tensor(1.0 / (D + coupling)).to(like).reshape(like.shape)
     diagonal = torch.tensor(D).to(like).reshape(like.shape)
     return nearly_inverse(

@@ -32,6 +32,7 @@ __all__ = [
     "coarse_stencils",
     "inside",
     "neighbours",
+    "offset_numbers",
     "opposite",
     "stencils_of",
 ]
@@ -61,6 +62,12 @@ def stencils_of(matrices: Sequence[sparse.csr_array], grids: Sequence[Grid]) -> 
         step = position[A.indices] - np.repeat(position, lengths)
         stencil[offset_of_step[step + farthest], np.repeat(grid.node_of_dof, lengths)] = A.data
     return stencils.reshape(len(matrices), 27, *shape)
+
+
+def offset_numbers(steps: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Return the numbers in `OFFSETS` of steps to neighbours, given as shape (3, n)."""
+    numbers: NDArray[np.integer] = np.array([9, 3, 1]) @ (steps + 1)
+    return numbers
 
 
 def coarse_stencils(stencils: NDArray[np.float64], coarse: Axes, fine: Axes) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.tensors import Grid
+from mixeddim.tensors import ALONE, Grid, Processes
 
 __all__ = [
     "Axes",
@@ -40,10 +40,11 @@ def coupling_along_axes(K: sparse.csr_array, grid: Grid) -> NDArray[np.float64]:
     entries between different nodes alone, so that eliminated dofs add nothing.
     """
     index = np.stack(np.unravel_index(grid.node_of_dof, grid.shape), axis=1).astype(float)
-    x = index - index.mean(axis=0)
+    x = index - (np.array(grid.shape) - 1) / 2.0
     # The sum of -K_ij (x_i - x_j)² over i and j, in products with K alone.
-    energy = 2.0 * (np.sum(x * (K @ x), axis=0) - (K.sum(axis=1) @ x**2))
-    return np.maximum(energy, 0.0)
+    energy = 2.0 * (np.sum(x * (K @ x), axis=0) - (K @ np.ones(len(x))) @ x**2)
+    processes: Processes = getattr(K, "processes", ALONE)
+    return np.maximum(processes.add(energy), 0.0)
 
 
 def coarsened(axes: Axes, coupling: NDArray[np.float64]) -> Axes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mixeddim.atomic import replacing
-from mixeddim.fem.processes import ALONE
+from mixeddim.processes import ALONE
 from mixeddim.results.output import network_dataset, tissue_dataset
 from mixeddim.results.plotting.colours import NETWORK_COLOURS, TISSUE_COLOURS, colour_scale
 from mixeddim.results.plotting.pictures import BARS, TITLES, check_titles

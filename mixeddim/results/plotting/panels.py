@@ -11,7 +11,7 @@ import pyvista as pv
 from numpy.typing import ArrayLike
 
 from mixeddim.fem.meshes import StructuredBox
-from mixeddim.fem.processes import Processes
+from mixeddim.processes import Processes
 from mixeddim.results.output import grid_dataset, network_dataset, tissue_dataset
 from mixeddim.results.plotting.colours import (
     NETWORK_COLOURS,

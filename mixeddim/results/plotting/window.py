@@ -15,7 +15,7 @@ from typing import Final
 import pyvista as pv
 
 from mixeddim.atomic import replacing
-from mixeddim.fem.processes import Processes
+from mixeddim.processes import Processes
 
 __all__ = ["FORMATS", "WINDOW_SIZE", "draw_once", "finish", "open_plotter"]
 

@@ -7,6 +7,7 @@ the reduction and the error bounds are written once:
     TissueMatrix    tissue x tissue: K, M, A_33       each process holds the rows of its own dofs
     ToTissue        tissue x network: Pi', A_31       each process holds the rows of its own dofs
     FromTissue      network x tissue: Pi, A_13        each process holds the columns of its own dofs
+    Interpolation   grid x coarser grid               each process holds the rows of its own nodes
 
 Tissue vectors hold the dofs that a process owns; of a longer array, such as `Function.x.array` with
 its ghosts, a product reads those alone. Network vectors, and vectors of quadrature points, are
@@ -18,29 +19,24 @@ are sent to the owners of the dofs once, when Pi is made.
 
 from __future__ import annotations
 
-import mixeddim._fenics  # noqa: F401
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import dolfinx
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.fem.processes import Processes
+from mixeddim.processes import Processes
 
 __all__ = [
     "FromTissue",
+    "Halo",
+    "Interpolation",
     "Ownership",
     "TissueMatrix",
     "ToTissue",
-    "assemble_matrix",
-    "assemble_vector",
-    "from_tissue",
     "held_rows",
-    "owned_columns",
     "zeros_like",
 ]
 
@@ -58,10 +54,9 @@ class Ownership:
     starts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, index_map: dolfinx.common.IndexMap, mesh: dolfinx.mesh.Mesh) -> Ownership:
-        """Return that of the dofs of a space on a mesh."""
-        processes = Processes.of(mesh)
-        counts = processes.join(np.array([index_map.size_local], dtype=np.int64))
+    def of(cls, count: int, processes: Processes) -> Ownership:
+        """Return that where each process owns so many, the first process the first numbers."""
+        counts = processes.join(np.array([count], dtype=np.int64))
         return cls(processes, np.concatenate([[0], np.cumsum(counts)]))
 
     @property
@@ -84,8 +79,8 @@ class Ownership:
         return np.searchsorted(self.starts, dofs, side="right") - 1
 
 
-class _Halo:
-    """Values of dofs that other processes own, fetched from them.
+class Halo:
+    """Values of dofs that other processes own, fetched from them or brought back.
 
     Args:
         ghosts: Global numbers of those dofs, sorted.
@@ -93,6 +88,7 @@ class _Halo:
     """
 
     def __init__(self, ghosts: NDArray[np.integer], ownership: Ownership) -> None:
+        self.ghosts = ghosts
         self.comm, self.count = ownership.processes.comm, ownership.count
         cuts = np.searchsorted(ghosts, ownership.starts[1:-1])
         wanted = np.split(ghosts, cuts)
@@ -101,13 +97,23 @@ class _Halo:
         self.to_send = np.concatenate(asked) - ownership.first
         self.size = self.count + len(ghosts)
 
-    def extend(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+    def extend(self, v: NDArray[Any]) -> NDArray[Any]:
         """Return the owned values and behind them those of the ghosts."""
-        extended = np.empty(self.size)
-        extended[: self.count] = v[: self.count]
-        received = [extended[self.count :], self.received]
-        self.comm.Alltoallv([extended[self.to_send], self.sent], received)
-        return extended
+        return np.concatenate([v[: self.count], self.fetch(v)])
+
+    def fetch(self, v: NDArray[Any]) -> NDArray[Any]:
+        """Return the values of the ghosts alone."""
+        received = np.empty(self.size - self.count, dtype=v.dtype)
+        sent = np.ascontiguousarray(v[self.to_send])
+        self.comm.Alltoallv([sent, self.sent], [received, self.received])
+        return received
+
+    def add_back(self, extended: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the owned values with those added that others hold for these dofs; transposed."""
+        brought = np.empty(len(self.to_send), dtype=extended.dtype)
+        self.comm.Alltoallv([extended[self.count :], self.received], [brought, self.sent])
+        total = extended[: self.count] + np.bincount(self.to_send, brought, self.count)
+        return total.astype(extended.dtype)
 
 
 class TissueMatrix:
@@ -121,7 +127,7 @@ class TissueMatrix:
     __array_ufunc__ = None  # numpy leaves products with it to this class
 
     def __init__(self, rows: sparse.csr_array, ownership: Ownership) -> None:
-        rows.sum_duplicates()  # scipy does so later, in place, and `_local` shares the entries
+        rows.sum_duplicates()  # scipy does so later, in place, and `local` shares the entries
         self.rows, self.ownership = rows, ownership
 
     def __repr__(self) -> str:
@@ -143,21 +149,13 @@ class TissueMatrix:
         return self.rows.data
 
     @cached_property
-    def _local(self) -> tuple[sparse.csr_array, _Halo]:
-        """The owned rows with owned columns first, then those of the halo."""
-        first, count = self.ownership.first, self.ownership.count
-        columns = self.rows.indices
-        is_owned = (columns >= first) & (columns < first + count)
-        ghosts, place = np.unique(columns[~is_owned], return_inverse=True)
-        local = columns - first
-        local[~is_owned] = count + place
-        shape = (count, count + len(ghosts))
-        matrix = sparse.csr_array((self.rows.data, local, self.rows.indptr), shape=shape)
-        return matrix, _Halo(ghosts, self.ownership)
+    def local(self) -> tuple[sparse.csr_array, Halo]:
+        """The rows with owned columns first and then those of the halo, and that."""
+        return _with_halo(self.rows, self.ownership)
 
     def __matmul__(self, other: Any) -> Any:
         """Return the product with a tissue vector, or with a diagonal matrix."""
-        matrix, halo = self._local
+        matrix, halo = self.local
         if sparse.issparse(other):
             scaled = self.rows.data * halo.extend(other.diagonal())[matrix.indices]
             parts = (scaled, self.rows.indices, self.rows.indptr)
@@ -179,6 +177,9 @@ class TissueMatrix:
 
     __radd__ = __add__
 
+    def __truediv__(self, number: float) -> TissueMatrix:
+        return self._like(self.rows / number)
+
     def __abs__(self) -> TissueMatrix:
         return self._like(abs(self.rows))
 
@@ -189,6 +190,22 @@ class TissueMatrix:
     def diagonal(self) -> NDArray[np.float64]:
         """Return the owned part of the diagonal."""
         return self.rows.diagonal(k=self.ownership.first)
+
+    def renumbered(self, numbers: NDArray[np.int64], ownership: Ownership) -> TissueMatrix:
+        """Return the matrix with its dofs in another order, on the processes that own them there.
+
+        Args:
+            numbers: The new number of each dof owned here, shape (count,).
+            ownership: Who owns the new numbers.
+        """
+        matrix, halo = self.local
+        entries = matrix.tocoo()
+        row, column = numbers[entries.row], halo.extend(numbers)[entries.col]
+        processes = ownership.processes
+        row, column, value = processes.deliver(ownership.owners(row), row, column, entries.data)
+        shape = (ownership.count, ownership.total)
+        rows = sparse.coo_array((value, (row - ownership.first, column)), shape=shape)
+        return TissueMatrix(rows.tocsr(), ownership)
 
     def _like(self, rows: sparse.csr_array) -> TissueMatrix:
         return TissueMatrix(rows, self.ownership)
@@ -266,10 +283,20 @@ class FromTissue:
         return ToTissue(self.columns.T, self.ownership)
 
     def __matmul__(self, other: Any) -> Any:
-        """Return the product with a tissue vector, or with a matrix of the owned dofs alone."""
+        """Return the product with a tissue vector, or with any of the matrices.
+
+        That with `ToTissue` is whole on every process; a matrix of scipy's has owned dofs alone.
+        """
+        if isinstance(other, ToTissue):
+            return self.ownership.processes.add_sparse((self.columns @ other.rows).tocsr())
+        if isinstance(other, Interpolation):
+            return _from_entries((self.columns @ other.rows).tocoo(), other.coarse)
         if sparse.issparse(other):
             return FromTissue(self.columns @ other, self.ownership)
         return self.ownership.processes.add(self.columns @ other[: self.ownership.count])
+
+    def __rmatmul__(self, other: sparse.sparray) -> FromTissue:
+        return FromTissue(other @ self.columns, self.ownership)
 
     def __getitem__(self, rows: NDArray[Any]) -> FromTissue:
         return FromTissue(self.columns[rows], self.ownership)
@@ -284,6 +311,13 @@ class FromTissue:
     def tocsr(self) -> FromTissue:
         """Return the same with compressed rows."""
         return FromTissue(self.columns.tocsr(), self.ownership)
+
+    def renumbered(self, numbers: NDArray[np.int64], ownership: Ownership) -> FromTissue:
+        """Return the matrix with its columns in another order; see `TissueMatrix.renumbered`."""
+        entries = self.columns.tocoo()
+        shape = (self.columns.shape[0], ownership.total)
+        place = (entries.row, numbers[entries.col])
+        return _from_entries(sparse.coo_array((entries.data, place), shape=shape), ownership)
 
     def complete_rows(self) -> sparse.csr_array:
         """Return each row that has an entry here with all of its entries, by global numbers."""
@@ -304,61 +338,49 @@ class FromTissue:
         return sparse.coo_array((value, (row, column)), shape=shape).tocsr()
 
 
-def assemble_matrix(form: dolfinx.fem.Form) -> Any:
-    """Assemble a compiled bilinear form: a scipy matrix, or a `TissueMatrix` on several processes.
+class Interpolation:
+    """The interpolation from a coarser grid, which the same processes share.
 
     Args:
-        form: On a P1 space of the tissue, or of the network, which is whole on each process.
+        rows: Those of the nodes owned here, with all columns by their global numbers.
+        fine: Who owns which node of the fine grid.
+        coarse: Who owns which of the coarser one.
     """
-    A, mesh = dolfinx.fem.assemble_matrix(form), form.mesh
-    if mesh.comm.size == 1:
-        # A copy, since a view keeps its mesh alive, and MPI has few communicators for meshes.
-        return sparse.csr_array(A.to_scipy(), copy=True)
-    A.scatter_reverse()
-    ownership = Ownership.of(A.index_map(0), mesh)
-    local = A.to_scipy()
-    columns = A.index_map(1).local_to_global(local.indices).astype(np.int64)
-    rows = (local.data.copy(), columns, local.indptr.copy())
-    shape = (ownership.count, ownership.total)
-    return TissueMatrix(sparse.csr_array(rows, shape=shape), ownership)
+
+    __array_ufunc__ = None
+
+    def __init__(self, rows: sparse.csr_array, fine: Ownership, coarse: Ownership) -> None:
+        self.rows, self.fine, self.coarse = rows, fine, coarse
+
+    def __repr__(self) -> str:
+        return f"Interpolation({self.rows.shape[0]} of {self.fine.total} rows here)"
+
+    @cached_property
+    def local(self) -> tuple[sparse.csr_array, Halo]:
+        """The rows with owned columns first and then those of the halo, and that."""
+        return _with_halo(self.rows, self.coarse)
 
 
-def assemble_vector(form: dolfinx.fem.Form) -> NDArray[np.float64]:
-    """Assemble a compiled linear form: the dofs that this process owns."""
-    vector = dolfinx.fem.assemble_vector(form)
-    vector.scatter_reverse(dolfinx.la.InsertMode.add)
-    return vector.array[: vector.index_map.size_local].copy()
+def _with_halo(rows: sparse.csr_array, ownership: Ownership) -> tuple[sparse.csr_array, Halo]:
+    """Return rows with the columns owned here first, then those of a halo, and that."""
+    first, count = ownership.first, ownership.count
+    is_owned = (rows.indices >= first) & (rows.indices < first + count)
+    ghosts, place = np.unique(rows.indices[~is_owned], return_inverse=True)
+    local = rows.indices - first
+    local[~is_owned] = count + place
+    shape = (rows.shape[0], count + len(ghosts))
+    matrix = sparse.csr_array((rows.data, local, rows.indptr), shape=shape)
+    return matrix, Halo(ghosts, ownership)
 
 
-def owned_columns(
-    V: dolfinx.fem.FunctionSpace,
-    rows: NDArray[np.int64],
-    dofs: NDArray[np.int32],
-    values: NDArray[np.float64],
-    num_rows: int,
-) -> sparse.csr_array:
-    """Return the columns, of the dofs owned here, of a matrix given by entries on all processes.
-
-    Args:
-        V: Scalar space of the tissue.
-        rows: Row of each entry, shape (n,).
-        dofs: Column of each, a dof of this process by its local number, shape (n,).
-        values: The entries; those at the same place add up, shape (n,).
-        num_rows: Number of rows.
-    """
-    ownership = Ownership.of(V.dofmap.index_map, V.mesh)
-    processes = ownership.processes
-    if processes.size > 1:
-        numbers = V.dofmap.index_map.local_to_global(dofs).astype(np.int64)
-        rows, numbers, values = processes.deliver(ownership.owners(numbers), rows, numbers, values)
-        dofs = numbers - ownership.first
-    return sparse.coo_array((values, (rows, dofs)), shape=(num_rows, ownership.count)).tocsr()
-
-
-def from_tissue(V: dolfinx.fem.FunctionSpace, columns: sparse.csr_array) -> Any:
-    """Return the matrix with these columns of owned dofs: scipy's, or on several processes ours."""
-    ownership = Ownership.of(V.dofmap.index_map, V.mesh)
-    return columns if ownership.processes.size == 1 else FromTissue(columns, ownership)
+def _from_entries(entries: sparse.coo_array, ownership: Ownership) -> FromTissue:
+    """Return the matrix whose entries add up over the processes, columns by global numbers."""
+    arrived = ownership.processes.deliver(
+        ownership.owners(entries.col), entries.row, entries.col, entries.data
+    )
+    place = (arrived[0], arrived[1] - ownership.first)
+    shape = (entries.shape[0], ownership.count)
+    return FromTissue(sparse.coo_array((arrived[2], place), shape=shape).tocsr(), ownership)
 
 
 def zeros_like(A: Any) -> Any:

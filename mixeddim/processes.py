@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 __all__ = ["ALONE", "Processes"]
 
@@ -83,6 +84,13 @@ class Processes:
         total = np.empty_like(array)
         self.comm.Allreduce(np.ascontiguousarray(array), total)
         return total
+
+    def add_sparse(self, matrix: sparse.csr_array) -> sparse.csr_array:
+        """Return the sum over the processes of a sparse matrix, whole on each."""
+        if self.comm is None:
+            return matrix
+        parts: list[sparse.csr_array] = self.comm.allgather(matrix)
+        return sum(parts[1:], start=parts[0]).tocsr()
 
     def join(self, part: NDArray[Any]) -> NDArray[Any]:
         """Return the arrays of all processes one after the other, along the first axis."""

@@ -1,0 +1,318 @@
+"""A_0 on a grid, whole on this process or in boxes on several, and the way to coarser ones.
+
+A process that has the nodes of a box fetches those of a patch around it from its neighbours: one
+layer for a product, two for Galerkin's coarser stencils and for entries that a network computes.
+Within the patch all is as on a whole grid. Coarse nodes stay with the process that had them on the
+finer grid, until there are so few that every process takes the whole grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from learning.preconditioners.multigrid.stencils import (
+    StencilMatrix,
+    coarse_stencils,
+    inside,
+    offset_numbers,
+    stencils_of,
+)
+from learning.preconditioners.multigrid.transfer import Axes, axes_of, interpolation
+from learning.systems.boxes import Boxes, boxes_of
+from learning.systems.sparse import (
+    DistributedMap,
+    LinearMap,
+    SparseMap,
+    block_diagonal,
+    distributed_map,
+    sparse_map,
+)
+from mixeddim.tensors import Grid, Interpolation, ReducedSystem, ToTissue
+
+__all__ = ["GridOperator", "InBoxes", "Prolongation", "Whole", "between_boxes", "finest"]
+
+MOST_WHOLE: Final = 30_000
+"""A coarse grid of no more nodes lies whole on every process."""
+
+THINNEST: Final = 4
+"""So many nodes each box has to have along each axis."""
+
+type Prolongation = sparse.csr_array | Interpolation | ToTissue
+"""From the next grid; of several processes that lies in boxes too, or whole on each."""
+
+type Make = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(stencils, values at the nodes) -> other stencils, those of a node by what is near it."""
+
+
+class GridOperator(Protocol):
+    """A_0 for a batch of systems on one grid."""
+
+    @property
+    def axes(self) -> Axes:
+        """The grid."""
+        ...
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """The index in the whole grid of each node here, shape (n,)."""
+        ...
+
+    @property
+    def row_sums(self) -> NDArray[np.float64]:
+        """Of |A_0|, shape (batch n,)."""
+        ...
+
+    def matrix(self, like: torch.Tensor) -> LinearMap:
+        """Return A_0 in the dtype and on the device of a tensor."""
+        ...
+
+    def matrix_of(self, make: Make, values: NDArray[np.float64], like: torch.Tensor) -> LinearMap:
+        """Return another matrix between neighbours, made of A_0 and of values at the nodes.
+
+        Args:
+            make: From stencils (batch, 27, nx, ny, nz) and values (batch, nx, ny, nz) to stencils,
+                those of a node by A_0 and values at most two nodes away.
+            values: Shape (batch n,).
+            like: A tensor of the dtype and device of the matrix.
+        """
+        ...
+
+    def coarse(
+        self, axes: Axes, like: torch.Tensor
+    ) -> tuple[Prolongation, SparseMap | DistributedMap, GridOperator]:
+        """Return the interpolation P from a coarser grid, as matrix and as map, and P' A_0 P."""
+        ...
+
+
+def finest(systems: Sequence[ReducedSystem], grids: Sequence[Grid]) -> Whole | InBoxes:
+    """Return A_0 on the finest grid.
+
+    Args:
+        systems: On grids of one shape; on several processes one system, in the order of boxes.
+        grids: Theirs.
+
+    Raises:
+        ValueError: If that one is in another order.
+    """
+    matrices, axes = [system.A_0 for system in systems], axes_of(grids[0])
+    processes = systems[0].processes
+    if processes.size == 1:
+        return Whole(axes, stencils_of(matrices, grids))
+    boxes = boxes_of(systems[0])
+    A, halo = matrices[0].local
+    first, count = boxes.ownership.first, boxes.ownership.count
+    nodes = boxes.nodes(np.concatenate([np.arange(first, first + count), halo.ghosts]))
+    steps = nodes[:, A.indices] - np.repeat(nodes[:, :count], np.diff(A.indptr), axis=1)
+    stencils = np.zeros((27, count))
+    stencils[offset_numbers(steps), np.repeat(np.arange(count), np.diff(A.indptr))] = A.data
+    shape = boxes.patch_shape()
+    return InBoxes(axes, stencils.reshape(27, *shape), boxes)
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """A_0 on a grid that lies whole on this process.
+
+    Attributes:
+        axes: The grid.
+        stencils: Shape (batch, 27, nx, ny, nz).
+    """
+
+    axes: Axes
+    stencils: NDArray[np.float64]
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """The index of each node."""
+        return np.arange(np.prod([len(x) for x in self.axes]))
+
+    @property
+    def row_sums(self) -> NDArray[np.float64]:
+        """Of |A_0|, shape (batch n,)."""
+        sums: NDArray[np.float64] = np.abs(self.stencils).sum(axis=1).ravel()
+        return sums
+
+    @cached_property
+    def _tensors(self) -> dict[tuple[torch.dtype, torch.device], torch.Tensor]:
+        return {}
+
+    def _tensor(self, like: torch.Tensor) -> torch.Tensor:
+        kind = like.dtype, like.device
+        if kind not in self._tensors:
+            self._tensors[kind] = torch.tensor(self.stencils).to(like)
+        return self._tensors[kind]
+
+    def matrix(self, like: torch.Tensor) -> StencilMatrix:
+        """Return A_0 as a map."""
+        return StencilMatrix(self._tensor(like))
+
+    def matrix_of(
+        self, make: Make, values: NDArray[np.float64], like: torch.Tensor
+    ) -> StencilMatrix:
+        """Return another matrix (see `GridOperator`)."""
+        stencils = self._tensor(like)
+        return StencilMatrix(
+            make(stencils, torch.tensor(values).to(like).reshape_as(stencils[:, 0]))
+        )
+
+    def coarse(self, axes: Axes, like: torch.Tensor) -> tuple[sparse.csr_array, SparseMap, Whole]:
+        """Return P, block-diagonal, and P' A_0 P."""
+        P, prolong = _interpolation(axes, self.axes, len(self.stencils), like.dtype, like.device)
+        return P, prolong, Whole(axes, coarse_stencils(self.stencils, axes, self.axes))
+
+
+@dataclass(frozen=True, eq=False)
+class InBoxes:
+    """A_0 of one system on a grid in boxes.
+
+    Attributes:
+        axes: The whole grid.
+        stencils: Of the nodes here, shape (27, nx, ny, nz).
+        boxes: Who has which nodes.
+    """
+
+    axes: Axes
+    stencils: NDArray[np.float64]
+    boxes: Boxes
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """The index in the whole grid of each node here."""
+        return self.boxes.index
+
+    @property
+    def row_sums(self) -> NDArray[np.float64]:
+        """Of |A_0| at the nodes here."""
+        sums: NDArray[np.float64] = np.abs(self.stencils).sum(axis=0).ravel()
+        return sums
+
+    @property
+    def is_to_gather(self) -> bool:
+        """Whether every process should take the whole grid."""
+        boxes = self.boxes
+        return bool(np.prod(boxes.shape) <= MOST_WHOLE or boxes.thinnest < THINNEST)
+
+    def matrix(self, like: torch.Tensor) -> LinearMap:
+        """Return A_0 as a map of the values at the nodes here."""
+        return self._on_patch(torch.tensor(self._padded(1)).to(like)[None])
+
+    def matrix_of(self, make: Make, values: NDArray[np.float64], like: torch.Tensor) -> LinearMap:
+        """Return another matrix (see `GridOperator`)."""
+        near = torch.tensor(self.boxes.pad(values, 2)).to(like).reshape(self.boxes.patch_shape(2))
+        made = make(torch.tensor(self._padded(2)).to(like)[None], near[None])
+        return self._on_patch(made[(..., *self.boxes.crop(2, within=1))])
+
+    def coarse(
+        self, axes: Axes, like: torch.Tensor
+    ) -> tuple[Interpolation | ToTissue, DistributedMap, GridOperator]:
+        """Return P and P' A_0 P, in boxes or gathered."""
+        boxes, fine = self.boxes, self.axes
+        coarser = _coarser(boxes, axes, fine)
+        near = _part(fine, boxes.patch(2))
+        known = _within(axes, near)
+        stencils = coarse_stencils(self._padded(2)[None], known, near)[0]
+        x, y, z = (
+            slice(nodes.index(mine[0]), nodes.index(mine[-1]) + 1) if mine else slice(0, 0)
+            for nodes, mine in zip(known, _part(axes, coarser.patch()), strict=True)
+        )
+        result = InBoxes(axes, np.ascontiguousarray(stencils[:, x, y, z]), coarser)
+        if result.is_to_gather:
+            rows = interpolation(axes, _part(fine, boxes.patch()))
+            to_boxes = ToTissue(rows, boxes.ownership)
+            return to_boxes, distributed_map(to_boxes, like), result.gathered()
+        P, _ = between_boxes(boxes, axes, fine)
+        return P, distributed_map(P, like), result
+
+    def gathered(self) -> Whole:
+        """Return the whole grid, on every process."""
+        boxes, num_nodes = self.boxes, int(np.prod(self.boxes.shape))
+        entries = boxes.processes.join(np.ascontiguousarray(self.stencils.reshape(27, -1).T))
+        place = np.ravel_multi_index(tuple(boxes.nodes(np.arange(num_nodes))), boxes.shape)
+        stencils = np.empty((27, num_nodes))
+        stencils[:, place] = entries.T
+        return Whole(self.axes, stencils.reshape(1, 27, *boxes.shape))
+
+    def to_whole(self) -> ToTissue:
+        """Return the matrix that takes the values at the nodes here from those of the grid."""
+        boxes, count = self.boxes, self.boxes.ownership.count
+        entries = (np.ones(count), boxes.index, np.arange(count + 1))
+        shape = (count, int(np.prod(boxes.shape)))
+        return ToTissue(sparse.csr_array(entries, shape=shape), boxes.ownership)
+
+    def _padded(self, width: int) -> NDArray[np.float64]:
+        """Return the stencils on a patch, without entries that lead out of it."""
+        shape = self.boxes.patch_shape(width)
+        padded = self.boxes.pad(self.stencils.reshape(27, -1), width)
+        is_inside = inside(shape, torch.bool, torch.device("cpu")).numpy()
+        return np.where(is_inside, padded, 0.0).reshape(27, *shape)
+
+    def _on_patch(self, stencils: torch.Tensor) -> LinearMap:
+        """Return the matrix of stencils on a patch of one layer."""
+        boxes, shape = self.boxes, self.boxes.patch_shape(1)
+        there = inside(shape, stencils.dtype, stencils.device).reshape(stencils[0].shape)
+        matrix, here = StencilMatrix((stencils * there).contiguous()), (..., *boxes.crop(1))
+
+        def multiply(v: torch.Tensor) -> torch.Tensor:
+            near = torch.from_numpy(boxes.pad(v.detach().numpy(), 1))
+            return matrix(near).reshape(1, *shape)[here].reshape(1, -1)
+
+        return multiply
+
+
+@lru_cache(maxsize=12)
+def _interpolation(
+    coarse: Axes, fine: Axes, batch: int, dtype: torch.dtype, device: torch.device
+) -> tuple[sparse.csr_array, SparseMap]:
+    """Return the interpolation of a batch, kept since the systems of a study share their grid."""
+    to_nodes = interpolation(coarse, fine)
+    P = block_diagonal([to_nodes] * batch, to_nodes.shape[0])
+    return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
+
+
+def between_boxes(boxes: Boxes, coarse: Axes, fine: Axes) -> tuple[Interpolation, Boxes]:
+    """Return the interpolation from a coarser grid in boxes, and how it is shared out.
+
+    Args:
+        boxes: Of the fine grid.
+        coarse: Nodes of the coarser grid.
+        fine: Those of the fine one.
+    """
+    coarser = _coarser(boxes, coarse, fine)
+    known = _within(coarse, _part(fine, boxes.patch(2)))
+    P = interpolation(known, _part(fine, boxes.patch()))
+    sides = (np.searchsorted(nodes, part) for nodes, part in zip(coarse, known, strict=True))
+    numbers = coarser.numbers(np.stack(np.meshgrid(*sides, indexing="ij")).reshape(3, -1))
+    shape = (P.shape[0], coarser.ownership.total)
+    rows = sparse.csr_array((P.data, numbers[P.indices], P.indptr), shape=shape)
+    return Interpolation(rows, boxes.ownership, coarser.ownership), coarser
+
+
+def _coarser(boxes: Boxes, coarse: Axes, fine: Axes) -> Boxes:
+    """Return the boxes of a coarser grid, whose nodes stay where they are."""
+    x, y, z = (
+        np.searchsorted(nodes, [*(here[s] for s in starts[:-1]), np.inf])
+        for nodes, here, starts in zip(coarse, fine, boxes.starts, strict=True)
+    )
+    return Boxes(boxes.processes, (x, y, z))
+
+
+def _part(axes: Axes, index: tuple[slice, slice, slice]) -> Axes:
+    x, y, z = (nodes[part] for nodes, part in zip(axes, index, strict=True))
+    return x, y, z
+
+
+def _within(axes: Axes, others: Axes) -> Axes:
+    """Return the nodes of a grid that lie between the first and the last of another."""
+    x, y, z = (
+        tuple(i for i in nodes if other[0] <= i <= other[-1])
+        for nodes, other in zip(axes, others, strict=True)
+    )
+    return x, y, z
