@@ -1,6 +1,6 @@
-"""Linear algebra that solvers and learned preconditioners share.
+"""Linear algebra that networks, solvers and learned preconditioners share.
 
-Imports numpy and scipy alone. Read `network_block` (factors of A_11, coarser networks), `chebyshev`
-(polynomials of a smoother), `distributed` (matrices of a tissue on several processes) and
-`interpolation` (between its levels).
+Imports numpy, scipy and, for large networks, PyAMG. Read `network_block` (solvers for matrices on
+graphs, coarser networks), `chebyshev` (polynomials of a smoother), `distributed` (matrices of a
+tissue on several processes) and `interpolation` (between its levels).
 """

@@ -1,22 +1,30 @@
-"""The network block A_11: factors in an order that suits a graph, and coarser bases for it.
+"""Matrices on a graph, such as the network block A_11: solvers that suit it, and coarser bases.
 
 Most dofs of a network lie inside vessels or at dead ends, and have at most two neighbours.
 Eliminating these chains first fills in nothing and leaves the junctions alone, a far smaller graph,
 whose factors take a minimum degree order. Ordering all dofs at once would take most of the time.
-Needs numpy and scipy alone.
+Needs numpy and scipy alone, but for the junctions of a large network PyAMG.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import SuperLU, splu
+from scipy.sparse.linalg import SuperLU, cg, splu
 
-__all__ = ["MOST_FACTORED", "coarse_basis", "definite_factors", "is_worth_coarsening"]
+__all__ = [
+    "MOST_FACTORED",
+    "coarse_basis",
+    "definite_factors",
+    "is_worth_coarsening",
+    "laplacian_solver",
+]
 
 type _Map = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -25,6 +33,12 @@ SMALL: Final = 1000
 
 MOST_FACTORED: Final = 3000
 """Quadrature points of a network whose exchange multigrids invert by factors of their number."""
+
+MOST_JUNCTIONS: Final = 50_000
+"""The factors of more junctions may take minutes and gigabytes: there multigrid takes less."""
+
+MOST_ITERATIONS: Final = 1000
+"""Of conjugate gradients with multigrid, before factors take over."""
 
 FEW_NODES: Final = 2500
 """A network with twice the dofs of a grid of at most so many nodes is made coarser on it."""
@@ -42,6 +56,27 @@ def definite_factors(A: sparse.sparray) -> _Map:
     Raises:
         RuntimeError: If A is not positive definite.
     """
+    return _chains_scaled(A, _by_factors)
+
+
+def laplacian_solver(A: sparse.sparray) -> _Map:
+    """Return b -> A^-1 b, for shape (n,), by factors, or with many junctions by multigrid.
+
+    Chains are eliminated either way. Conjugate gradients with PyAMG's multigrid of Ruge and Stüben
+    (1987, doi:10.1137/1.9781611971057.ch4) solve for the junctions, so that A^-1 b has an error of
+    about 1e-8: refine it. Without PyAMG, or where they do not converge, it is factors all the same.
+
+    Args:
+        A: Symmetric positive definite with no positive entry beside the diagonal, shape (n, n).
+
+    Raises:
+        RuntimeError: If A is not positive definite.
+    """
+    return _chains_scaled(A, _by_multigrid)
+
+
+def _chains_scaled(A: sparse.sparray, solver: Callable[[sparse.csr_array], _Map]) -> _Map:
+    """Return b -> A^-1 b: scale A, eliminate its chains, and solve for junctions as given."""
     A = A.tocsr()
     largest = abs(A).max(axis=1).toarray().ravel()
     scale = np.exp2(-np.rint(np.log2(np.where(largest > 0, largest, 1.0)) / 2))
@@ -53,7 +88,7 @@ def definite_factors(A: sparse.sparray) -> _Map:
     if len(scale) < SMALL or is_chain.all():
         solve: _Map = _factors(A, "MMD_AT_PLUS_A").solve
     else:
-        solve = _chains_first(A, np.flatnonzero(is_chain), np.flatnonzero(~is_chain))
+        solve = _chains_first(A, np.flatnonzero(is_chain), np.flatnonzero(~is_chain), solver)
 
     def apply(b: NDArray[np.float64]) -> NDArray[np.float64]:
         factor = scale if b.ndim == 1 else scale[:, None]
@@ -64,7 +99,10 @@ def definite_factors(A: sparse.sparray) -> _Map:
 
 
 def _chains_first(
-    A: sparse.csr_array, chains: NDArray[np.intp], junctions: NDArray[np.intp]
+    A: sparse.csr_array,
+    chains: NDArray[np.intp],
+    junctions: NDArray[np.intp],
+    solver: Callable[[sparse.csr_array], _Map],
 ) -> _Map:
     """Return b -> A^-1 b by eliminating the chains, and then the junctions.
 
@@ -72,17 +110,18 @@ def _chains_first(
         A: The matrix.
         chains: Dofs with at most two neighbours.
         junctions: All others.
+        solver: What solves with the matrix of the junctions that is left.
     """
     A_cj, A_jj = A[chains][:, junctions], A[junctions][:, junctions]
     A_cc = A[chains][:, chains]
     # Any order of elimination leaves a chain a chain: there is hardly any fill-in.
     inner = _factors(A_cc, "NATURAL")
-    S = _factors((A_jj - _through_chains(A_cc, A_cj, inner)).tocsr(), "MMD_AT_PLUS_A")
+    solve_junctions = solver((A_jj - _through_chains(A_cc, A_cj, inner)).tocsr())
     A_jc = A_cj.T.tocsr()
 
     def solve(b: NDArray[np.float64]) -> NDArray[np.float64]:
         x = np.empty_like(b)
-        x[junctions] = S.solve(b[junctions] - A_jc @ inner.solve(b[chains]))
+        x[junctions] = solve_junctions(b[junctions] - A_jc @ inner.solve(b[chains]))
         x[chains] = inner.solve(b[chains] - A_cj @ x[junctions])
         return x
 
@@ -109,6 +148,31 @@ def _through_chains(
     parts += [(junction[second], junction[first], value[second] * response[row[second], 0])]
     rows, cols, data = (np.concatenate(part) for part in zip(*parts, strict=True))
     return sparse.coo_array((data, (rows, cols)), shape=2 * A_cj.shape[1:]).tocsr()
+
+
+def _by_factors(S: sparse.csr_array) -> _Map:
+    solve: _Map = _factors(S, "MMD_AT_PLUS_A").solve
+    return solve
+
+
+def _by_multigrid(S: sparse.csr_array) -> _Map:
+    if S.shape[0] <= MOST_JUNCTIONS or find_spec("pyamg") is None:
+        return _by_factors(S)
+    from pyamg import ruge_stuben_solver
+
+    indices, indptr = (part.astype(np.int32) for part in (S.indices, S.indptr))  # PyAMG has no more
+    matrix = sparse.csr_matrix((S.data, indices, indptr), shape=S.shape)
+    # One sweep there and one back: symmetric, at half the cost of PyAMG's two symmetric ones.
+    forward, backward = (("gauss_seidel", {"sweep": way}) for way in ("forward", "backward"))
+    multigrid = ruge_stuben_solver(matrix, presmoother=forward, postsmoother=backward)
+    cycle = multigrid.aspreconditioner()
+    factors = cache(lambda: _by_factors(S))
+
+    def solve(b: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, status = cg(matrix, b, rtol=1e-8, maxiter=MOST_ITERATIONS, M=cycle)
+        return factors()(b) if status else x
+
+    return solve
 
 
 def _factors(A: sparse.csr_array, order: str) -> SuperLU:

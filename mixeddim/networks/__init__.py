@@ -1,6 +1,6 @@
 """Networks as graphs: generators, files, repair, scaling and blood flow, all without a mesh.
 
-Imports no other room and no DOLFINx. Read `graphs` (with `kinds`), then `generators`,
-`skeletons` (of images), `cleaning`, `artefacts`, `centre_lines`, `scaling`, `viscosity` and
-`blood_flow`; `io` reads and writes files.
+Of the other rooms imports `algebra` alone, and no DOLFINx. Read `graphs` (with `kinds`), then
+`generators`, `skeletons` (of images), `cleaning`, `artefacts`, `centre_lines`, `scaling`,
+`viscosity` and `blood_flow`; `io` reads and writes files.
 """

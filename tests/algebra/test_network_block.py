@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse
 
 from mixeddim.algebra import network_block
-from mixeddim.algebra.network_block import coarse_basis, definite_factors
+from mixeddim.algebra.network_block import coarse_basis, definite_factors, laplacian_solver
 
 
 def laplacian(graph, mass=1e-3, seed=0):
@@ -79,6 +79,27 @@ def test_what_is_not_definite_is_refused(small, monkeypatch):
     A = laplacian(GRAPHS["lattice"]) - sparse.diags_array(np.full(len(GRAPHS["lattice"]), 0.5))
     with pytest.raises(RuntimeError, match="not positive definite"):
         definite_factors(A.tocsr())
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_multigrid_solves_for_junctions(kind, monkeypatch):
+    monkeypatch.setattr(network_block, "SMALL", 0)
+    monkeypatch.setattr(network_block, "MOST_JUNCTIONS", 0)
+    A = laplacian(GRAPHS[kind])
+    x = np.random.default_rng(1).standard_normal(A.shape[0])
+    error = laplacian_solver(A)(A @ x) - x
+    assert error @ A @ error <= 1e-14 * (x @ A @ x)
+
+
+@pytest.mark.parametrize("missing", ["pyamg", "convergence"])
+def test_factors_take_over_from_multigrid(missing, monkeypatch):
+    monkeypatch.setattr(network_block, "MOST_JUNCTIONS", 0)
+    if missing == "pyamg":
+        monkeypatch.setattr(network_block, "find_spec", lambda _: None)
+    monkeypatch.setattr(network_block, "MOST_ITERATIONS", 1)
+    A = laplacian(nx.grid_graph((12, 12, 12)))
+    x = np.random.default_rng(1).standard_normal(A.shape[0])
+    np.testing.assert_allclose(laplacian_solver(A)(A @ x), x, rtol=1e-7, atol=1e-7)
 
 
 def two_networks():

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mixeddim as md
+from mixeddim.algebra import network_block
 from mixeddim.networks.graphs import edge_lengths, edge_radii
 
 MOUSE_CORTEX = Path(os.environ.get("MIXEDDIM_DATA", "")) / "mouse_cortex" / "network.dgf"
@@ -148,6 +149,44 @@ def test_units_scale_out(seed: int, length: float, mu: float) -> None:
     expected = plain.flow * length**3 / mu
     np.testing.assert_allclose(scaled.flow, expected, rtol=1e-7, atol=1e-12 * abs(expected).max())
     np.testing.assert_allclose(scaled.pressure, plain.pressure, rtol=1e-10)
+
+
+def lattice(spread: float) -> nx.Graph:
+    """12³ nodes, two thirds of the edges in two pieces, radii that vary by `exp(spread)`."""
+    rng = np.random.default_rng(4)
+    graph = nx.convert_node_labels_to_integers(nx.grid_graph((12, 12, 12)), label_attribute="pos")
+    for u, v in list(graph.edges)[:3000]:
+        middle = len(graph)
+        graph.add_node(middle, pos=0.5 * (np.array(graph.nodes[u]["pos"]) + graph.nodes[v]["pos"]))
+        graph.remove_edge(u, v)
+        graph.add_edges_from([(u, middle), (middle, v)])
+    for *_, data in graph.edges(data=True):
+        data["radius"] = 1e-2 * np.exp(spread * rng.standard_normal())
+    return graph
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.5, 1.0])  # decades of conductance: 1.3, 6, 12
+@pytest.mark.parametrize("num_held", [1, 2])
+def test_multigrid_and_factors_give_the_same_flow(
+    spread: float, num_held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = lattice(spread)
+    pressures, inflows = {0: 1.0, 1727: 0.0}, {700: 1e-9}
+    if num_held == 1:  # the level hangs on one node, through the vessels that meet there
+        inflows[1727] = -pressures.popitem()[1] - 1e-8
+    by_factors = md.solve_flow(graph, 1e-3, pressures, inflows)
+    monkeypatch.setattr(network_block, "MOST_JUNCTIONS", 0)
+    by_multigrid = md.solve_flow(graph, 1e-3, pressures, inflows)
+    assert not np.array_equal(by_multigrid.flow, by_factors.flow)
+    scale = abs(by_factors.flow).max()
+    np.testing.assert_allclose(by_multigrid.flow, by_factors.flow, rtol=1e-8, atol=1e-12 * scale)
+    np.testing.assert_allclose(by_multigrid.pressure, by_factors.pressure, rtol=1e-8, atol=1e-11)
+    assert abs(by_multigrid.inflow - by_multigrid.outflow) <= 1e-13 * by_multigrid.inflow
+
+
+def test_refuses_radii_between_which_rounding_hides_the_pressures() -> None:
+    with pytest.raises(md.NetworkError, match=r"conduct from 3.93e-2\d to 0.393.*Check the radii"):
+        md.solve_flow(chain(1e-6, 1.0, 1.0), 1.0, {0: 1.0})
 
 
 def test_components_are_independent() -> None:
