@@ -19,7 +19,6 @@ reaction by hand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -169,8 +168,12 @@ class LearnedMultigrid:
 
     def _smoother(self, level: Level) -> LinearMap:
         """Return X of a level."""
-        make = partial(self.model, is_coarsened=level.is_coarsened)
-        F = level.operator.matrix_of(make, level.exchange.diagonal, level.like)
+
+        def entries(stencils: torch.Tensor, coupling: torch.Tensor) -> torch.Tensor:
+            F: torch.Tensor = self.model(stencils, coupling, level.is_coarsened)
+            return F
+
+        F = level.operator.matrix_of(entries, level.exchange.diagonal, level.like)
         S_0 = level.exchange.smoother(level.row_sums, RELAXATION)
         root = torch.tensor(np.sqrt(level.row_sums)).to(level.like).reshape(level.like.shape)
 
