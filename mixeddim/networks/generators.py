@@ -13,6 +13,7 @@ and `upper` are the corners that the nodes may reach; `METHODS` names them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
@@ -36,6 +37,8 @@ SEPARATION = 0.7
 CLEARANCE = 0.2
 # How far a branch may grow towards the centre of the region it feeds; Tawhai et al. take 0.4.
 BRANCHING_FRACTIONS = np.linspace(0.4, 0.7, 7)
+# Of the distance of two points a third one is nearer; leaves the two out, whatever the rounding.
+INSIDE = 1.0 - 1e-9
 
 
 def random_vascular_graph(
@@ -207,7 +210,8 @@ def _scatter_points(
         points = np.vstack([points, draws])
         kept = np.ones(len(points), dtype=bool)
         # Pairs come sorted by their first point, so that its own fate is settled before.
-        for earlier, later in sorted(KDTree(points).query_pairs(separation)):
+        near = KDTree(points).query_pairs(separation, output_type="ndarray")
+        for earlier, later in near[np.lexsort(near.T[::-1])].tolist():
             kept[later] &= not kept[earlier]
         points = points[kept]
     return points[:num_points]
@@ -221,8 +225,9 @@ def _tree_and_loops(points: FloatArray, num_loops: int) -> IntArray:
     edges = _relative_neighbours(points)
     lengths = np.linalg.norm(points[edges[:, 1]] - points[edges[:, 0]], axis=1)
     weights = coo_array((lengths, tuple(edges.T)), shape=(len(points), len(points)))
-    tree = set(zip(*minimum_spanning_tree(weights).nonzero(), strict=True))
-    chosen: NDArray[np.bool_] = np.array([tuple(edge) in tree for edge in edges])
+    tree = np.stack(minimum_spanning_tree(weights).nonzero(), axis=1)
+    names = np.array([len(points), 1])
+    chosen = np.isin(edges @ names, tree.astype(np.int64) @ names)
     shortest = np.argsort(np.where(chosen, np.inf, lengths), kind="stable")
     chosen[shortest[:num_loops]] = True
     return edges[chosen]
@@ -237,17 +242,37 @@ def _relative_neighbours(points: FloatArray) -> IntArray:
     """
     # Five points are the fewest that span a Delaunay mesh with an interior; below, try all pairs.
     simplices = Delaunay(points).simplices if len(points) > 4 else np.arange(len(points))[None]
-    first, second = np.triu_indices(simplices.shape[1], k=1)
-    pairs = np.sort(simplices[:, np.stack([first, second], axis=1)].reshape(-1, 2), axis=1)
-    pairs = np.unique(pairs.astype(np.int64), axis=0)
+    pairs = _pairs_without_third(points, simplices)
     lengths = np.linalg.norm(points[pairs[:, 1]] - points[pairs[:, 0]], axis=1)
-    reaches = (1.0 - 1e-9) * lengths  # leaves the ends themselves out, whatever the rounding
+    reaches = INSIDE * lengths
     near = KDTree(points).query_ball_point(points[pairs[:, 0]], reaches)
-    joined = [
-        not np.any(np.linalg.norm(points[thirds] - points[end], axis=1) < reach)
-        for thirds, end, reach in zip(near, pairs[:, 1], reaches, strict=True)
-    ]
-    return pairs[joined]
+    number = np.arange(len(pairs)).repeat([len(thirds) for thirds in near])
+    thirds = np.fromiter(chain.from_iterable(near), np.int64)
+    distances = np.linalg.norm(points[thirds] - points[pairs[number, 1]], axis=1)
+    is_nearer = distances < reaches[number]
+    return pairs[np.bincount(number[is_nearer], minlength=len(pairs)) == 0]
+
+
+def _pairs_without_third(points: FloatArray, simplices: IntArray) -> IntArray:
+    """Return the sorted edges of simplices, but for those with a third corner nearer to both ends.
+
+    Most edges that are none of the relative neighbourhood graph are found so, the long ones of the
+    hull among them, around which a search would find very many points.
+    """
+    size = simplices.shape[1]
+    first, second = np.triu_indices(size, k=1)
+    ends = points[simplices[:, first]] - points[simplices[:, second]]
+    lengths = np.zeros((len(simplices), size, size))
+    lengths[:, first, second] = lengths[:, second, first] = np.linalg.norm(ends, axis=2)
+    reaches = INSIDE * lengths[:, first, second]
+    has_third = np.zeros(reaches.shape, dtype=bool)
+    for third in range(size):
+        has_third |= np.maximum(lengths[:, first, third], lengths[:, second, third]) < reaches
+    pairs = np.sort(simplices[:, np.stack([first, second], axis=1)].astype(np.int64), axis=2)
+    names, number = np.unique(pairs.reshape(-1, 2) @ [len(points), 1], return_inverse=True)
+    is_kept = np.ones(len(names), dtype=bool)
+    is_kept[number[has_third.ravel()]] = False
+    return np.stack(np.divmod(names[is_kept], len(points)), axis=1)
 
 
 def _join(points: FloatArray, edges: IntArray, radius: float) -> nx.Graph:

@@ -1,7 +1,7 @@
 """Cost of reading, checking, mending, meshing and drawing a large network.
 
     python tests/benchmarks/large_networks.py                (10⁵ edges)
-    python tests/benchmarks/large_networks.py --edges 1e6    (an hour)
+    python tests/benchmarks/large_networks.py --edges 1e6    (half an hour or more)
 
 Prints CPU seconds of each step, and the peak memory of its process, the graph included, as a
 Markdown table. Each step has a process of its own. The network is a jittered lattice; steps on
@@ -223,12 +223,27 @@ def flow(graph: nx.Graph) -> object:
     return md.solve_flow(graph, 1e-3, pressures)
 
 
+def flow_of_many_widths(num_edges: int, _: Path) -> Work:
+    """Return the step for radii that vary over more than a decade from edge to edge."""
+    points, edges, radii = lattice_arrays(num_edges)
+    widths = np.exp(0.5 * np.random.default_rng(2).standard_normal(len(edges)))
+    graph = as_graph(points, edges, radii * widths)
+    return lambda: flow(graph)
+
+
 def picture(num_edges: int, folder: Path) -> Work:
     network = md.create_network(lattice(num_edges), 1.0)
     return lambda: md.plot_network(network, folder / "network.png")
 
 
+def generated(num_edges: int, _: Path) -> Work:
+    radius = 0.05 * num_edges ** (-1 / 3)
+    nodes = 2 * num_edges // 3
+    return lambda: md.random_vascular_graph(nodes, radius, seed=0, method="capillary_mesh")
+
+
 STEPS: dict[str, Callable[[int, Path], Work]] = {
+    "random_vascular_graph": generated,
     "networkx: copy": on(lattice, lambda graph: nx.freeze(graph.copy())),
     "validate_graph": on(lattice, md.validate_graph),
     "create_network, a segment per edge": on(lattice, lambda graph: md.create_network(graph, 1.0)),
@@ -240,6 +255,7 @@ STEPS: dict[str, Callable[[int, Path], Work]] = {
     "mark_ends_as_inlets": on(lattice, md.mark_ends_as_inlets),
     "Scaling.apply": on(lattice, md.Scaling(2.0).apply),
     "solve_flow": on(lattice, flow),
+    "solve_flow, radii over a decade": flow_of_many_widths,
     "largest_component": on(lattice, md.largest_component),
     "merge_close_nodes": on(lattice, lambda graph: md.merge_close_nodes(graph, 1e-9)),
     "remove_empty_edges": on(lattice, md.remove_empty_edges),
