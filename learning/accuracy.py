@@ -97,7 +97,7 @@ class ErrorEstimator:
         if self._M is None:
             return None
         processes = self.batch.processes
-        size = processes.max(float(b.abs().max()))
+        size = processes.max(float(torch.linalg.vector_norm(b, torch.inf)) if b.numel() else 0.0)
         if not size > 0:
             return np.zeros(b.shape[1])
         x = _conjugate_gradients(self.batch.apply, b / size, self._M, processes)

@@ -18,7 +18,7 @@ from learning.krylov.cycles import KrylovResult
 from learning.krylov.fgmres import Status, fgmres
 from learning.krylov.preconditioner import Preconditioner, check_preconditioner
 from learning.systems.boxes import in_boxes
-from learning.systems.operators import SystemBatch, batch_systems
+from learning.systems.operators import SystemBatch, batch_systems, distributed_batch
 from mixeddim.tensors import ALONE, ReducedSystem
 
 __all__ = ["Method", "SolveResult", "solve"]
@@ -84,6 +84,10 @@ def solve(
     ten times rtol, where that is more). What then converged is right on each side; what cannot be
     made right has the status INACCURATE.
 
+    On several processes all call it together, and each gets its part of the solution. That takes
+    conjugate gradients on the CPU, and a preconditioner that works there: multigrid, learned or
+    not, PETSc's PCMG and GAMG, Jacobi's.
+
     Args:
         reduced: The system.
         preconditioner: How to precondition it.
@@ -95,10 +99,6 @@ def solve(
         max_iterations: Where to give up; and again as many to make the fields right.
         device: Where to solve; the preconditioner has to live there.
         check: Whether to check the fields. Without it only the residual is known to be small.
-
-    On several processes all call it together, and each gets its part of the solution. That takes
-    conjugate gradients, and a preconditioner that works there: multigrid, learned or not, Jacobi,
-    or PETSc's of `learning.petsc`.
 
     Raises:
         ValueError: If the method is unknown, or the preconditioner is none or does not fit.
@@ -114,11 +114,15 @@ def solve(
     if processes.size > 1:
         if method == "fgmres":
             processes.refuse("fgmres")
-        boxes = in_boxes(reduced)
-        reduced, to_dofs = boxes.system, boxes.back
+        if reduced.grid is not None:
+            boxes = in_boxes(reduced)
+            reduced, to_dofs = boxes.system, boxes.to_dofs
         krylov = partial(krylov, processes=processes)
     scaled, matrix_unit, field_unit = _in_units_of_its_own(reduced)
-    batch = batch_systems([scaled], torch.float64, usable_device(device))
+    if processes.size > 1:
+        batch = distributed_batch(scaled, usable_device(device))
+    else:
+        batch = batch_systems([scaled], torch.float64, usable_device(device))
     with torch.no_grad():
         M = preconditioner.setup([scaled], batch)
         run = partial(krylov, batch.apply, precondition=M)
@@ -179,7 +183,7 @@ def _in_units_of_its_own(reduced: ReducedSystem) -> tuple[ReducedSystem, float, 
         return reduced, 1.0, 1.0  # `batch_systems` says what is wrong
     processes = reduced.processes
     diagonal = processes.sum(reduced.diagonal_33.sum()) / processes.sum(len(reduced.b_3))
-    load = processes.max(np.abs(reduced.g).max())
+    load = processes.max(np.abs(reduced.g).max(initial=0.0))
     matrix_unit = field_unit = 1.0
     if 0.0 < diagonal < np.inf and abs(np.log2(diagonal)) > _FAR:
         matrix_unit = float(np.exp2(np.rint(np.log2(diagonal))))

@@ -106,7 +106,7 @@ class Processes:
             return found, found
         from mpi4py import MPI
 
-        finder = np.where(found, self.rank, self.size).astype(np.int32)
+        finder = np.where(found, np.int32(self.rank), np.int32(self.size))
         first = np.empty_like(finder)
         self.comm.Allreduce(finder, first, MPI.MIN)
         return first < self.size, first == self.rank
@@ -119,8 +119,10 @@ class Processes:
             return arrays
         order = np.argsort(destination, kind="stable")
         cuts = np.searchsorted(destination[order], np.arange(1, self.size))
-        pieces = zip(*(np.split(array[order], cuts) for array in arrays), strict=True)
-        arrived = self.comm.alltoall(list(pieces))
+        pieces = list(zip(*(np.split(array[order], cuts) for array in arrays), strict=True))
+        own, pieces[self.rank] = pieces[self.rank], ()  # what stays is not packed
+        arrived = self.comm.alltoall(pieces)
+        arrived[self.rank] = own
         return tuple(np.concatenate(parts) for parts in zip(*arrived, strict=True))
 
     def refuse(self, name: str) -> None:

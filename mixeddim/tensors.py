@@ -15,11 +15,11 @@ from mixeddim.algebra.chebyshev import chebyshev, nearly_inverse
 from mixeddim.algebra.distributed import (
     FromTissue,
     Halo,
-    Interpolation,
     Ownership,
     TissueMatrix,
     ToTissue,
 )
+from mixeddim.algebra.interpolation import Interpolation
 from mixeddim.algebra.network_block import (
     MOST_FACTORED,
     coarse_basis,

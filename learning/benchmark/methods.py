@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from learning.krylov.conjugate_gradients import cg
-from learning.krylov.cycles import Status
+from learning.krylov.cycles import KrylovResult, Status
 from learning.krylov.fgmres import fgmres
 from learning.krylov.preconditioner import Jacobi, Preconditioner
 from learning.preconditioners.classical import RugeStuben, SmoothedAggregation
@@ -71,7 +71,8 @@ class Krylov:
     def setup(self, systems: Sequence[ReducedSystem], batch: SystemBatch, stop: Stop) -> Solve:
         """Set the preconditioner up (see `Solver`)."""
         precondition = self.preconditioner.setup(systems, batch)
-        run = {"cg": cg, "fgmres": fgmres}[suited_method(self.preconditioner)]
+        methods: dict[str, Callable[..., KrylovResult]] = {"cg": cg, "fgmres": fgmres}
+        run = methods[suited_method(self.preconditioner)]
 
         def in_time(r: torch.Tensor) -> torch.Tensor:
             if time.perf_counter() > stop.deadline:

@@ -64,7 +64,7 @@ def recommend(
             f"got a {type(problem).__name__}; wanted a ReducedSystem. Reduce it with "
             "mixeddim.reduce(system)."
         )
-    problem.processes.refuse("learning")
+    problem.processes.refuse("recommend")
     if batch_size < 1:
         raise ValueError(f"got batch_size={batch_size}; wanted at least 1. Raise it.")
     device = usable_device(device)

@@ -217,8 +217,7 @@ def _conjugate(
     if not directions:
         return z
     coefficients = z[:, None] @ torch.stack(images, dim=1).mT
-    if processes.size > 1:
-        coefficients = torch.from_numpy(processes.add(coefficients.numpy()))
+    coefficients = total(coefficients.flatten(), processes).reshape(coefficients.shape)
     return z - (coefficients @ torch.stack(directions, dim=1))[:, 0]
 
 

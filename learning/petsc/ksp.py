@@ -39,6 +39,7 @@ def petsc_cg(
     """
     if kind not in get_args(Kind):
         raise ValueError(f"got kind={kind!r}; wanted one of {get_args(Kind)}. Choose one.")
+    reduced.processes.refuse("petsc_cg")
     pc = _pc(reduced, kind)
     ksp = PETSc.KSP().create(PETSc.COMM_SELF)
     ksp.setPC(pc)

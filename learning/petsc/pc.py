@@ -29,7 +29,7 @@ from learning.krylov.preconditioner import Preconditioner, check_preconditioner
 from learning.petsc.preconditioners import PETSc
 from learning.pretrained import PRETRAINED, load_preconditioner, load_pretrained
 from learning.systems.boxes import InBoxes, in_boxes
-from learning.systems.operators import batch_systems
+from learning.systems.operators import batch_systems, distributed_batch
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["LearningPC", "as_pc", "schur_complement"]
@@ -121,17 +121,23 @@ class LearningPC:
                 "the same. Create the KSP on the communicator of "
                 "learning.petsc.schur_complement(reduced)."
             )
-        if A.local_size != (n, n):
+        if not processes.all(A.local_size == (n, n)):
             raise ValueError(
                 f"got a PC of a matrix of shape {A.local_size} for a system of {n} tissue dofs; "
                 f"wanted ({n}, {n}). Give the KSP learning.petsc.schur_complement of the same "
                 "system."
             )
         check_preconditioner(self._preconditioner, processes)
-        boxes = in_boxes(reduced) if processes.size > 1 else None
-        system = reduced if boxes is None else boxes.system
-        batch = batch_systems([system], torch.float64, self._device)
-        M = self._preconditioner.setup([system], batch)
+        boxes, system = None, reduced
+        if processes.size > 1 and reduced.grid is not None:
+            boxes = in_boxes(reduced)
+            system = boxes.system
+        if processes.size > 1:
+            batch = distributed_batch(system, self._device)
+        else:
+            batch = batch_systems([system], torch.float64, self._device)
+        with torch.no_grad():
+            M = self._preconditioner.setup([system], batch)
         if M is None:
             raise ValueError(
                 f"got None from the setup of {type(self._preconditioner).__name__}; wanted a "
@@ -186,8 +192,8 @@ def _apply_in_boxes(
     M: Callable[[torch.Tensor], torch.Tensor], boxes: InBoxes, r: torch.Tensor
 ) -> torch.Tensor:
     """Return M r for a residual in the order of DOLFINx."""
-    x = precondition_in(M, torch.from_numpy(boxes.there(r[0].numpy()))[None])
-    return torch.from_numpy(boxes.back(x[0].numpy()))[None]
+    x = precondition_in(M, torch.from_numpy(boxes.to_boxes(r[0].numpy()))[None])
+    return torch.from_numpy(boxes.to_dofs(x[0].numpy()))[None]
 
 
 def _system_of(A: PETSc.Mat) -> ReducedSystem:

@@ -27,7 +27,7 @@ from learning.preconditioners.multigrid.transfer import (
 )
 from learning.systems.boxes import boxes_of
 from learning.systems.operators import SystemBatch, grids_of
-from mixeddim.tensors import Interpolation, ReducedSystem, TissueMatrix
+from mixeddim.tensors import Ownership, ReducedSystem, TissueMatrix
 
 # The PyPI wheel of PETSc needs MPI to be loaded before it, which this module does.
 if importlib.util.find_spec("dolfinx_solver") is not None:
@@ -90,7 +90,7 @@ class PetscMultigrid:
 
     It uses the grids and the interpolation of `GeometricMultigrid`, but treats each system alone
     and leaves out the Schur term. The coarse operators are Galerkin products of A_33, and the
-    coarsest one has Cholesky factors, on several processes MUMPS's.
+    coarsest one has Cholesky factors, on several processes on each.
 
     Attributes:
         smoother: "chebyshev" takes two Chebyshev steps, on the matrix divided by its row sums of
@@ -138,19 +138,28 @@ class PetscMultigrid:
         # Without these settings, PETSc would smooth on a single level instead of solving.
         coarse.setOptionsPrefix(_PREFIX + "mg_coarse_")
         coarse.setType("preonly")
-        coarse.getPC().setType("cholesky")
-        if system.processes.size > 1:
-            coarse.getPC().setFactorSolverType("mumps")
-        coarse.getPC().setFactorPivot(
-            _ROUNDING * system.processes.max(system.A_33.diagonal().max())
-        )
+        coarse.getPC().setType("cholesky" if system.processes.size == 1 else "redundant")
+        zero_pivot = _ROUNDING * system.processes.max(system.A_33.diagonal().max(initial=0.0))
+        coarse.getPC().setFactorPivot(zero_pivot)
+        # On several processes each factors the whole.
+        redundant = {
+            "mg_coarse_redundant_ksp_type": "preonly",
+            "mg_coarse_redundant_pc_type": "cholesky",
+            "mg_coarse_redundant_pc_factor_zeropivot": str(zero_pivot),
+        }
         # Level 0 is the coarsest.
         for level, P in enumerate(reversed(prolongations), start=1):
             pc.setMGInterpolation(level, P)
-        with _options(_CYCLE | _SMOOTHING[self.smoother]):
+        with _options(_CYCLE | _SMOOTHING[self.smoother] | redundant):
             pc.setFromOptions()
             pc.setUp()
-        if pc.getFailedReason() != PETSc.PC.FailedReason.NOERROR:
+        has_failed = pc.getFailedReason() != PETSc.PC.FailedReason.NOERROR
+        if system.processes.size > 1:  # factors on each process do not tell by themselves
+            x, b = coarse.getOperators()[0].createVecs()
+            b.set(1.0)
+            coarse.solve(b, x)
+            has_failed = not np.isfinite(x.norm())
+        if has_failed:
             raise ValueError(
                 "got a system whose tissue block is singular on its coarsest grid; wanted a "
                 "positive definite one. Give the tissue a reaction or a Dirichlet condition."
@@ -213,7 +222,7 @@ def _prolongations(system: ReducedSystem) -> list[PETSc.Mat]:
         fine, axes = axes, coarsened(axes, coupling)
         if boxes is not None:
             P, boxes = between_boxes(boxes, axes, fine)
-            prolongations.append(_distributed(P))
+            prolongations.append(_distributed(P.rows, P.fine, P.coarse))
         else:
             rows = interpolation(axes, fine)
             prolongations.append(petsc_matrix(rows if prolongations else rows[grid.node_of_dof]))
@@ -227,17 +236,17 @@ def tissue_block(reduced: ReducedSystem) -> PETSc.Mat:
     """Return A_33 as a PETSc matrix, from which PETSc builds its preconditioners of S."""
     A = reduced.A_33
     if isinstance(A, TissueMatrix):
-        return _definite(_distributed(Interpolation(A.rows, A.ownership, A.ownership)))
+        return _definite(_distributed(A.rows, A.ownership, A.ownership))
     return _definite(petsc_matrix(A))
 
 
-def _distributed(A: Interpolation) -> PETSc.Mat:
-    """Return a matrix of tissue vectors on several processes as a PETSc matrix."""
-    A.rows.sort_indices()
-    index = PETSc.IntType
-    csr = (A.rows.indptr.astype(index), A.rows.indices.astype(index), A.rows.data)
-    sizes = tuple((side.count, side.total) for side in (A.fine, A.coarse))
-    return PETSc.Mat().createAIJ(sizes, csr=csr, comm=A.fine.processes.comm)
+def _distributed(rows: sparse.csr_array, to: Ownership, of: Ownership) -> PETSc.Mat:
+    """Return the rows that each process holds, with columns by global numbers, as one matrix."""
+    comm, index, rows = to.processes.comm, PETSc.IntType, rows.sorted_indices()
+    PETSc.garbage_cleanup(comm)  # Python cannot free by itself what several processes share
+    csr = (rows.indptr.astype(index), rows.indices.astype(index), rows.data)
+    sizes = tuple((side.count, side.total) for side in (to, of))
+    return PETSc.Mat().createAIJ(sizes, csr=csr, comm=comm)
 
 
 def petsc_matrix(A: sparse.csr_array) -> PETSc.Mat:

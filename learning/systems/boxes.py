@@ -50,8 +50,8 @@ class Boxes:
 
     @property
     def thinnest(self) -> int:
-        """The least number of nodes that a box has along an axis."""
-        return int(min(np.diff(starts).min() for starts in self.starts))
+        """The least number of nodes that a box has along an axis that several share."""
+        return int(min(np.diff(starts).min() for starts in self.starts if len(starts) > 2))
 
     @cached_property
     def _corners(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -119,8 +119,7 @@ class Boxes:
         rows = values.reshape(-1, values.shape[-1])
         padded = np.empty((len(rows), *shape), dtype=values.dtype)
         padded[(slice(None), *self.crop(width))] = rows.reshape(-1, *self.patch_shape())
-        for row, patch in zip(rows, padded.reshape(len(rows), -1), strict=True):
-            patch[place] = halo.fetch(row)
+        padded.reshape(len(rows), -1)[:, place] = halo.fetch(rows.T).T
         return padded.reshape(*values.shape[:-1], -1)
 
     def crop(self, width: int, within: int = 0) -> Index:
@@ -190,13 +189,13 @@ class InBoxes:
     _to: tuple[Halo, NDArray[np.int64]]
     _back: tuple[Halo, NDArray[np.int64]]
 
-    def there(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_boxes(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the values of the nodes here, given those of the dofs that DOLFINx puts here."""
         halo, place = self._to
         values: NDArray[np.float64] = halo.fetch(v)[place]
         return values
 
-    def back(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_dofs(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the values of the dofs that DOLFINx puts here, given those of the nodes here."""
         halo, place = self._back
         values: NDArray[np.float64] = halo.fetch(v)[place]
@@ -204,7 +203,7 @@ class InBoxes:
 
 
 def in_boxes(reduced: ReducedSystem) -> InBoxes:
-    """Rearrange a distributed system.
+    """Rearrange a distributed system; all processes call it together.
 
     Args:
         reduced: In the order of DOLFINx, on several processes.
@@ -235,6 +234,8 @@ def in_boxes(reduced: ReducedSystem) -> InBoxes:
         b_3=to[0].fetch(reduced.b_3)[to[1]],
         grid=replace(grid, node_of_dof=boxes.index),
     )
+    if "solve_11" in vars(reduced):  # the network is the same, and need not be factored again
+        vars(system)["solve_11"] = reduced.solve_11
     return InBoxes(system, to, back)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "SystemBatch",
     "averaging_matrices",
     "batch_systems",
+    "distributed_batch",
     "grids_of",
     "network_bases",
     "network_blocks",
@@ -104,8 +105,7 @@ def batch_systems(
 
     Raises:
         ValueError: If there is no system, one is not reduced, or the numbers of tissue dofs differ.
-        NotImplementedError: If they are distributed over several processes, and not one alone on
-            the CPU.
+        NotImplementedError: If one is distributed over several processes.
     """
     for system in systems:
         if not isinstance(system, ReducedSystem):
@@ -113,11 +113,7 @@ def batch_systems(
                 f"got a {type(system).__name__}; wanted a ReducedSystem. Reduce it with "
                 "mixeddim.reduce(system)."
             )
-    processes = systems[0].processes if systems else ALONE
-    if len(systems) > 1:
-        processes.refuse("a batch of several systems")
-    if torch.device(device).type != "cpu":
-        processes.refuse("an accelerator")
+        system.processes.refuse("batch_systems")
     sizes = sorted({len(system.b_3) for system in systems})
     if len(sizes) != 1:
         raise ValueError(
@@ -126,22 +122,40 @@ def batch_systems(
         )
     most = max(len(system.b_1) for system in systems)
     like = torch.empty(len(systems), most, dtype=dtype, device=device)
-    Pi = averaging_matrices(systems)
     return SystemBatch(
         tissue=_tissue(systems, like),
-        average=sparse_map(Pi, like) if processes.size == 1 else distributed_map(Pi, like),
+        average=sparse_map(averaging_matrices(systems), like),
         basis=sparse_map(network_bases(systems), like),
         solve_11=_network_solver(systems, like),
         g=torch.tensor(np.stack([system.g for system in systems]), dtype=dtype, device=device),
         grid=systems[0].grid,
-        processes=processes,
+    )
+
+
+def distributed_batch(system: ReducedSystem, device: torch.device | str = "cpu") -> SystemBatch:
+    """Return the batch of one system on several processes, in float64.
+
+    Its products hold the values of the dofs here. Krylov methods have to be told the processes.
+
+    Raises:
+        NotImplementedError: If the device is an accelerator.
+    """
+    if torch.device(device).type != "cpu":
+        system.processes.refuse("an accelerator")
+    like = torch.empty(1, len(system.b_1), dtype=torch.float64)
+    return SystemBatch(
+        tissue=symmetric_on_host(system.A_0.__matmul__),
+        average=distributed_map(averaging_matrices([system]), like),
+        basis=sparse_map(network_bases([system]), like),
+        solve_11=_network_solver([system], like),
+        g=torch.tensor(system.g)[None],
+        grid=system.grid,
+        processes=system.processes,
     )
 
 
 def _tissue(systems: Sequence[ReducedSystem], like: torch.Tensor) -> LinearMap:
     """Return A_0 as a map."""
-    if systems[0].processes.size > 1:
-        return symmetric_on_host(systems[0].A_0.__matmul__)
     blocks = block_diagonal([system.A_0 for system in systems], len(systems[0].b_3))
     A_0 = sparse_csr(blocks, like.dtype, like.device)
     # Products with a vector are twice as fast as with a one-column matrix.

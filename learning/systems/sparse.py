@@ -123,7 +123,7 @@ def distributed_map(A: FromTissue | ToTissue | Interpolation, like: torch.Tensor
 
 
 def total(values: torch.Tensor, processes: Processes) -> torch.Tensor:
-    """Return the sums over the processes of numbers that each has of its part, shape (batch,)."""
+    """Return the sums over the processes of numbers that each has of its part, shape (n,)."""
     if processes.size == 1:
         return values
     return values.new_tensor([processes.sum(value) for value in values.tolist()])

@@ -2,12 +2,11 @@
 
 On one process all matrices are scipy's. On several these three classes stand for those with tissue
 rows or tissue columns; they know the same products and sums, so that the formulas of the blocks,
-the reduction and the error bounds are written once:
+the reduction, the multigrid and the error bounds are written once:
 
     TissueMatrix    tissue x tissue: K, M, A_33       each process holds the rows of its own dofs
     ToTissue        tissue x network: Pi', A_31       each process holds the rows of its own dofs
     FromTissue      network x tissue: Pi, A_13        each process holds the columns of its own dofs
-    Interpolation   grid x coarser grid               each process holds the rows of its own nodes
 
 Tissue vectors hold the dofs that a process owns; of a longer array, such as `Function.x.array` with
 its ghosts, a product reads those alone. Network vectors, and vectors of quadrature points, are
@@ -19,24 +18,26 @@ are sent to the owners of the dofs once, when Pi is made.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.processes import Processes
+from mixeddim.processes import ALONE, Processes
 
 __all__ = [
     "FromTissue",
     "Halo",
-    "Interpolation",
     "Ownership",
     "TissueMatrix",
     "ToTissue",
     "held_rows",
+    "in_halo",
+    "processes_of",
     "zeros_like",
 ]
 
@@ -85,10 +86,12 @@ class Halo:
     Args:
         ghosts: Global numbers of those dofs, sorted.
         ownership: Who owns which.
+
+    Attributes:
+        numbers: Global numbers of the owned dofs and behind them the ghosts.
     """
 
     def __init__(self, ghosts: NDArray[np.integer], ownership: Ownership) -> None:
-        self.ghosts = ghosts
         self.comm, self.count = ownership.processes.comm, ownership.count
         cuts = np.searchsorted(ghosts, ownership.starts[1:-1])
         wanted = np.split(ghosts, cuts)
@@ -96,17 +99,26 @@ class Halo:
         self.received, self.sent = ([len(part) for part in parts] for parts in (wanted, asked))
         self.to_send = np.concatenate(asked) - ownership.first
         self.size = self.count + len(ghosts)
+        own = ownership.first + np.arange(self.count, dtype=ghosts.dtype)
+        self.numbers = np.concatenate([own, ghosts])
 
     def extend(self, v: NDArray[Any]) -> NDArray[Any]:
         """Return the owned values and behind them those of the ghosts."""
         return np.concatenate([v[: self.count], self.fetch(v)])
 
     def fetch(self, v: NDArray[Any]) -> NDArray[Any]:
-        """Return the values of the ghosts alone."""
-        received = np.empty(self.size - self.count, dtype=v.dtype)
-        sent = np.ascontiguousarray(v[self.to_send])
-        self.comm.Alltoallv([sent, self.sent], [received, self.received])
+        """Return the values of the ghosts alone, of one vector or of the columns of several."""
+        received = np.empty((self.size - self.count, *v.shape[1:]), dtype=v.dtype)
+        sent, each = np.ascontiguousarray(v[self.to_send]), math.prod(v.shape[1:])
+        counts = ([each * n for n in numbers] for numbers in (self.sent, self.received))
+        self.comm.Alltoallv([sent, next(counts)], [received, next(counts)])
         return received
+
+    def extend_rows(self, rows: sparse.csr_array) -> sparse.csr_array:
+        """Return the owned rows of a matrix and behind them those of the ghosts."""
+        wanted = np.split(self.to_send, np.cumsum(self.sent)[:-1])
+        received = self.comm.alltoall([rows[part] for part in wanted])
+        return sparse.vstack([rows, *received], format="csr")
 
     def add_back(self, extended: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the owned values with those added that others hold for these dofs; transposed."""
@@ -150,19 +162,28 @@ class TissueMatrix:
 
     @cached_property
     def local(self) -> tuple[sparse.csr_array, Halo]:
-        """The rows with owned columns first and then those of the halo, and that."""
-        return _with_halo(self.rows, self.ownership)
+        """The owned rows with owned columns first, then those of the halo."""
+        return in_halo(self.rows, self.ownership)
 
     def __matmul__(self, other: Any) -> Any:
-        """Return the product with a tissue vector, or with a diagonal matrix."""
+        """Return the product with a tissue vector, `ToTissue` or a diagonal matrix."""
         matrix, halo = self.local
+        if isinstance(other, ToTissue):
+            return ToTissue(self.times(other.rows), self.ownership)
         if sparse.issparse(other):
             scaled = self.rows.data * halo.extend(other.diagonal())[matrix.indices]
             parts = (scaled, self.rows.indices, self.rows.indptr)
             return self._like(sparse.csr_array(parts, shape=self.rows.shape))
-        if np.ndim(other) == 2:
+        if not isinstance(other, np.ndarray):
+            return NotImplemented
+        if other.ndim == 2:
             return np.stack([self @ column for column in other.T], axis=1)
         return matrix @ halo.extend(other)
+
+    def times(self, rows: sparse.csr_array) -> sparse.csr_array:
+        """Return the owned rows of the product with a matrix of which each holds its own rows."""
+        matrix, halo = self.local
+        return (matrix @ halo.extend_rows(rows)).tocsr()
 
     def __rmatmul__(self, diagonal: sparse.sparray) -> TissueMatrix:
         return self._like((diagonal @ self.rows).tocsr())
@@ -190,6 +211,10 @@ class TissueMatrix:
     def diagonal(self) -> NDArray[np.float64]:
         """Return the owned part of the diagonal."""
         return self.rows.diagonal(k=self.ownership.first)
+
+    def sum(self, axis: Literal[1]) -> NDArray[np.float64]:
+        """Return the sums of the owned rows."""
+        return np.asarray(self.rows.sum(axis=axis))
 
     def renumbered(self, numbers: NDArray[np.int64], ownership: Ownership) -> TissueMatrix:
         """Return the matrix with its dofs in another order, on the processes that own them there.
@@ -289,10 +314,10 @@ class FromTissue:
         """
         if isinstance(other, ToTissue):
             return self.ownership.processes.add_sparse((self.columns @ other.rows).tocsr())
-        if isinstance(other, Interpolation):
-            return _from_entries((self.columns @ other.rows).tocoo(), other.coarse)
         if sparse.issparse(other):
             return FromTissue(self.columns @ other, self.ownership)
+        if not isinstance(other, np.ndarray):
+            return NotImplemented
         return self.ownership.processes.add(self.columns @ other[: self.ownership.count])
 
     def __rmatmul__(self, other: sparse.sparray) -> FromTissue:
@@ -308,16 +333,22 @@ class FromTissue:
     def __abs__(self) -> FromTissue:
         return FromTissue(abs(self.columns), self.ownership)
 
+    def sum(self, axis: Literal[1]) -> NDArray[np.float64]:
+        """Return the sums of the rows, over all processes."""
+        return self.ownership.processes.add(np.asarray(self.columns.sum(axis=axis)))
+
     def tocsr(self) -> FromTissue:
         """Return the same with compressed rows."""
         return FromTissue(self.columns.tocsr(), self.ownership)
 
     def renumbered(self, numbers: NDArray[np.int64], ownership: Ownership) -> FromTissue:
         """Return the matrix with its columns in another order; see `TissueMatrix.renumbered`."""
-        entries = self.columns.tocoo()
-        shape = (self.columns.shape[0], ownership.total)
-        place = (entries.row, numbers[entries.col])
-        return _from_entries(sparse.coo_array((entries.data, place), shape=shape), ownership)
+        entries, processes = self.columns.tocoo(), ownership.processes
+        row, column = entries.row, numbers[entries.col]
+        row, column, value = processes.deliver(ownership.owners(column), row, column, entries.data)
+        shape = (self.columns.shape[0], ownership.count)
+        columns = sparse.coo_array((value, (row, column - ownership.first)), shape=shape)
+        return FromTissue(columns.tocsr(), ownership)
 
     def complete_rows(self) -> sparse.csr_array:
         """Return each row that has an entry here with all of its entries, by global numbers."""
@@ -338,49 +369,27 @@ class FromTissue:
         return sparse.coo_array((value, (row, column)), shape=shape).tocsr()
 
 
-class Interpolation:
-    """The interpolation from a coarser grid, which the same processes share.
+def in_halo(rows: sparse.csr_array, ownership: Ownership) -> tuple[sparse.csr_array, Halo]:
+    """Return rows with the owned columns first, then the others among them, and their halo.
 
     Args:
-        rows: Those of the nodes owned here, with all columns by their global numbers.
-        fine: Who owns which node of the fine grid.
-        coarse: Who owns which of the coarser one.
+        rows: With all columns by their global numbers, no entry twice, shape (any, total).
+        ownership: Who owns which column.
     """
-
-    __array_ufunc__ = None
-
-    def __init__(self, rows: sparse.csr_array, fine: Ownership, coarse: Ownership) -> None:
-        self.rows, self.fine, self.coarse = rows, fine, coarse
-
-    def __repr__(self) -> str:
-        return f"Interpolation({self.rows.shape[0]} of {self.fine.total} rows here)"
-
-    @cached_property
-    def local(self) -> tuple[sparse.csr_array, Halo]:
-        """The rows with owned columns first and then those of the halo, and that."""
-        return _with_halo(self.rows, self.coarse)
-
-
-def _with_halo(rows: sparse.csr_array, ownership: Ownership) -> tuple[sparse.csr_array, Halo]:
-    """Return rows with the columns owned here first, then those of a halo, and that."""
     first, count = ownership.first, ownership.count
-    is_owned = (rows.indices >= first) & (rows.indices < first + count)
-    ghosts, place = np.unique(rows.indices[~is_owned], return_inverse=True)
-    local = rows.indices - first
+    columns = rows.indices
+    is_owned = (columns >= first) & (columns < first + count)
+    ghosts, place = np.unique(columns[~is_owned], return_inverse=True)
+    local = columns - first
     local[~is_owned] = count + place
     shape = (rows.shape[0], count + len(ghosts))
     matrix = sparse.csr_array((rows.data, local, rows.indptr), shape=shape)
     return matrix, Halo(ghosts, ownership)
 
 
-def _from_entries(entries: sparse.coo_array, ownership: Ownership) -> FromTissue:
-    """Return the matrix whose entries add up over the processes, columns by global numbers."""
-    arrived = ownership.processes.deliver(
-        ownership.owners(entries.col), entries.row, entries.col, entries.data
-    )
-    place = (arrived[0], arrived[1] - ownership.first)
-    shape = (entries.shape[0], ownership.count)
-    return FromTissue(sparse.coo_array((arrived[2], place), shape=shape).tocsr(), ownership)
+def processes_of(A: Any) -> Processes:
+    """Return the processes that hold parts of a matrix: this one alone, if it is scipy's."""
+    return ALONE if sparse.issparse(A) else A.ownership.processes
 
 
 def zeros_like(A: Any) -> Any:

@@ -100,7 +100,7 @@ def couple(
         )
     basis = V_1d.element.basix_element.tabulate(0, reference_points)[0, :, :, 0]
     columns = V_1d.dofmap.list[cells]
-    rows = np.repeat(np.arange(len(cells)), columns.shape[1])
+    rows = np.repeat(np.arange(len(cells), dtype=np.int32), columns.shape[1])
     N = sparse.coo_array(
         (np.tile(basis, (num_cells, 1)).ravel(), (rows, columns.ravel())),
         shape=(len(cells), V_1d.dofmap.index_map.size_local),

@@ -17,24 +17,35 @@ from scipy import sparse
 from mixeddim.algebra.distributed import FromTissue, Ownership, TissueMatrix
 from mixeddim.processes import Processes
 
-__all__ = ["assemble_matrix", "assemble_vector", "from_tissue", "owned_columns"]
+__all__ = ["assemble_matrices", "assemble_vector", "from_tissue", "owned_columns"]
 
 
-def assemble_matrix(form: dolfinx.fem.Form) -> Any:
-    """Assemble a compiled bilinear form: a scipy matrix, or a `TissueMatrix` on several processes.
+def assemble_matrices(*forms: dolfinx.fem.Form) -> list[Any]:
+    """Assemble compiled bilinear forms: scipy matrices, or `TissueMatrix` on several processes.
 
     Args:
-        form: On a P1 space of the tissue, or of the network, which is whole on each process.
+        forms: With cell integrals, on one P1 space of the tissue, or of the network, which is whole
+            on each process. Their matrices have the same entries, which are found once.
     """
-    A, mesh = dolfinx.fem.assemble_matrix(form), form.mesh
+    A, matrices = dolfinx.fem.create_matrix(forms[0]), []
+    for form in forms:
+        A.set_value(0.0)
+        dolfinx.fem.assemble_matrix(A, form)
+        matrices.append(_held(A, form.mesh))
+    return matrices
+
+
+def _held(A: dolfinx.la.MatrixCSR, mesh: dolfinx.mesh.Mesh) -> Any:
+    """Return what an assembled matrix holds, a copy."""
     if mesh.comm.size == 1:
         # A copy, since a view keeps its mesh alive, and MPI has few communicators for meshes.
         return sparse.csr_array(A.to_scipy(), copy=True)
     A.scatter_reverse()
     ownership = Ownership.of(A.index_map(0).size_local, Processes.of(mesh))
     local = A.to_scipy()
-    columns = A.index_map(1).local_to_global(local.indices).astype(np.int64)
-    rows = (local.data.copy(), columns, local.indptr.copy())
+    columns = A.index_map(1).local_to_global(local.indices)
+    index = sparse.get_index_dtype(maxval=ownership.total)
+    rows = (local.data.copy(), columns.astype(index), local.indptr.astype(index))
     shape = (ownership.count, ownership.total)
     return TissueMatrix(sparse.csr_array(rows, shape=shape), ownership)
 
@@ -62,13 +73,20 @@ def owned_columns(
         values: The entries; those at the same place add up, shape (n,).
         num_rows: Number of rows.
     """
-    ownership = _owned_by(V)
-    processes = ownership.processes
-    if processes.size > 1:
-        numbers = V.dofmap.index_map.local_to_global(dofs).astype(np.int64)
-        rows, numbers, values = processes.deliver(ownership.owners(numbers), rows, numbers, values)
-        dofs = numbers - ownership.first
-    return sparse.coo_array((values, (rows, dofs)), shape=(num_rows, ownership.count)).tocsr()
+    ownership, index_map = _owned_by(V), V.dofmap.index_map
+    entries = (values, (rows.astype(np.int32), dofs))
+    here = sparse.coo_array(entries, shape=(num_rows, ownership.count + index_map.num_ghosts))
+    if ownership.processes.size == 1:
+        return here.tocsr()
+    here = here.tocsc()  # adds up before it sends
+    others = here[:, ownership.count :].tocoo()
+    number = index_map.ghosts[others.col]
+    row, number, value = ownership.processes.deliver(
+        ownership.owners(number), others.row, number, others.data
+    )
+    brought = (value, (row, (number - ownership.first).astype(np.int32)))
+    shape = (num_rows, ownership.count)
+    return (here[:, : ownership.count] + sparse.coo_array(brought, shape=shape)).tocsr()
 
 
 def from_tissue(V: dolfinx.fem.FunctionSpace, columns: sparse.csr_array) -> Any:

@@ -28,7 +28,7 @@ from mixeddim.fem.boundary import (
     find_vertices,
 )
 from mixeddim.fem.forms import Coefficients, as_ufl, diffusion, reaction, source
-from mixeddim.fem.matrices import assemble_matrix, assemble_vector
+from mixeddim.fem.matrices import assemble_matrices, assemble_vector
 from mixeddim.fem.meshes import Network, StructuredBox
 from mixeddim.processes import Processes
 
@@ -82,7 +82,10 @@ class Side:
 
     def residual(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return A u - b of this side alone, before Dirichlet elimination."""
-        return self.K @ u + self.M @ u + self.R @ u - self.f - self.h
+        load = self.f + self.h
+        if not self.processes.any(u.any()):  # as where nothing is given
+            return -load
+        return self.K @ u + self.M @ u + self.R @ u - load
 
     @property
     def dirichlet_diagonal(self) -> float:
@@ -115,10 +118,11 @@ def assemble_tissue(
     k_3d = as_ufl(coefficients.k_3d, mesh, "k_3d", shapes=((), (3, 3)))
     sigma_3d = as_ufl(coefficients.sigma_3d, mesh, "sigma_3d")
     f_3d = as_ufl(coefficients.f_3d, mesh, "f_3d")
+    K, M = _matrices(diffusion(u, v, k_3d), reaction(u, v, sigma_3d))
     return _apply_conditions(
         V,
-        K=_matrix(diffusion(u, v, k_3d)),
-        M=_matrix(reaction(u, v, sigma_3d)),
+        K=K,
+        M=M,
         f=_vector(source(v, f_3d)),
         conditions=conditions,
         find=lambda on: find_facets(tissue, on),
@@ -133,7 +137,7 @@ def assemble_network(
     """Assemble the network with P1 elements and the conditions at its nodes."""
     V, mesh = network.P1, network.mesh
     u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
-    K = _matrix(diffusion(u, v, as_ufl(coefficients.k_1d, mesh, "k_1d")))
+    [K] = _matrices(diffusion(u, v, as_ufl(coefficients.k_1d, mesh, "k_1d")))
     return _apply_conditions(
         V,
         K=K,
@@ -205,7 +209,8 @@ def _face_matrix(
     V: dolfinx.fem.FunctionSpace, facets: _Entities, alpha: ufl.core.expr.Expr
 ) -> sparse.csr_array:
     u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
-    return _matrix(reaction(u, v, alpha, _boundary_measure(V.mesh, facets)))
+    [matrix] = _matrices(reaction(u, v, alpha, _boundary_measure(V.mesh, facets)))
+    return matrix
 
 
 def _face_load(
@@ -245,8 +250,8 @@ def interpolate(
     return field.x.array[: V.dofmap.index_map.size_local].copy()
 
 
-def _matrix(form: ufl.Form) -> sparse.csr_array:
-    return assemble_matrix(dolfinx.fem.form(form))
+def _matrices(*forms: ufl.Form) -> list[sparse.csr_array]:
+    return assemble_matrices(*(dolfinx.fem.form(form) for form in forms))
 
 
 def _vector(form: ufl.Form) -> NDArray[np.float64]:

@@ -3,7 +3,8 @@
 Of a network of few points sparse factors of their number invert it exactly. One of many points
 keeps them on the finest level alone, coarser ones hold T = Pi' Pi and E = Pi' N and the coarsest a
 coarser network; there a polynomial bounds the exchange, and nothing costs more than sparse
-products.
+products. On distributed levels matrices are those of `distributed`; what is of the size of the
+points or the network is whole on each process, and factored there.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from mixeddim.algebra.chebyshev import nearly_inverse
+from mixeddim.algebra.distributed import processes_of
 from mixeddim.algebra.network_block import (
     MOST_FACTORED,
     coarse_basis,
     definite_factors,
     is_worth_coarsening,
 )
+from mixeddim.processes import Processes
 
 __all__ = ["Exchange", "exchange_of"]
 
@@ -100,7 +103,7 @@ class _FewPoints(_AtPoints):
         conductance of the network cancels anything.
         """
         num_points, num_nodes = self.Pi.shape
-        if num_points >= num_nodes:
+        if sparse.issparse(self.Pi) and num_points >= num_nodes:  # all nodes are here
             return self.inverse(sparse.diags_array(D).tocsr())
         root = (self.Pi @ sparse.diags_array(np.sqrt(1.0 / D))).tocsr()
         G = root @ root.T + sparse.eye_array(num_points)
@@ -125,7 +128,7 @@ class _ManyPoints(_AtPoints):
     def smoother(self, D: NDArray[np.float64]) -> Map:
         size, ties = abs(self.Pi), abs(self.A_11).sum(axis=1)
         bound = partial(self._product, network=lambda b: b / ties)
-        return _bounded(D, size.T @ size.sum(axis=1), bound)
+        return _bounded(D, size.T @ size.sum(axis=1), bound, processes_of(size))
 
     def coarse(self, P: sparse.csr_array) -> Exchange:
         Pi = (self.Pi @ P).tocsr()
@@ -150,10 +153,15 @@ class _AtNodes:
     def smoother(self, D: NDArray[np.float64]) -> Map:
         ties = abs(self.A_11).sum(axis=1)
         T, E = self.T, self.E
-        return _bounded(D, abs(T).sum(axis=1), lambda v: T @ v - E @ ((E.T @ v) / ties))
+
+        def bound(v: NDArray[np.float64]) -> NDArray[np.float64]:
+            product: NDArray[np.float64] = T @ v - E @ ((E.T @ v) / ties)
+            return product
+
+        return _bounded(D, abs(T).sum(axis=1), bound, processes_of(T))
 
     def coarse(self, P: sparse.csr_array) -> Exchange:
-        T, E = (P.T @ self.T @ P).tocsr(), (P.T @ self.E).tocsr()
+        T, E = (P.T @ (self.T @ P)).tocsr(), (P.T @ self.E).tocsr()
         return _at_nodes(T, E, self.A_11, self.solve_11)
 
     def inverse(self, A_0: sparse.csr_array) -> Map:
@@ -163,24 +171,27 @@ class _AtNodes:
 def _at_nodes(
     T: sparse.csr_array, E: sparse.csr_array, A_11: sparse.csr_array, solve_11: Map
 ) -> _AtNodes:
-    """Return T - E A_11^-1 E', of a coarser network where the level is far smaller than it."""
-    if not is_worth_coarsening(A_11, E):
+    """Return T - E A_11^-1 E', of a coarser network where a whole level is far smaller than it."""
+    if not sparse.issparse(E) or not is_worth_coarsening(A_11, E):
         return _AtNodes(T, E, A_11, solve_11)
     Q = coarse_basis(A_11, E)
     A_11 = (Q.T @ A_11 @ Q).tocsr()
     return _AtNodes(T, (E @ Q).tocsr(), A_11, definite_factors(A_11))
 
 
-def _bounded(D: NDArray[np.float64], coupling: NDArray[np.float64], bound: Map) -> Map:
+def _bounded(
+    D: NDArray[np.float64], coupling: NDArray[np.float64], bound: Map, processes: Processes
+) -> Map:
     """Return M <= (D + Pi' C Pi)^-1 by a polynomial.
 
     Args:
         D: Diagonal.
         coupling: Row sums that bound Pi' C Pi.
         bound: v -> Pi' C Pi v, or of a larger C.
+        processes: Over which the dofs are distributed.
     """
     inverse = 1.0 / (D + coupling)
-    condition = 1.0 + float((coupling / D).max())
+    condition = 1.0 + processes.max((coupling / D).max(initial=0.0))
     return nearly_inverse(lambda r: inverse * r, lambda v: D * v + bound(v), condition)
 
 

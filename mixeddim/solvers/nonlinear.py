@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from mixeddim.accuracy import ACCURACY, relative_change
 from mixeddim.fem.assembly import CoupledSystem
 from mixeddim.fem.forms import as_ufl, check_number, reaction, source
-from mixeddim.fem.matrices import assemble_matrix, assemble_vector
+from mixeddim.fem.matrices import assemble_matrices, assemble_vector
 from mixeddim.processes import ALONE
 from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 from mixeddim.solvers.stationary import Method, Solution, SolverError, solve
@@ -165,7 +165,7 @@ def solve_nonlinear(
             break
         if not is_small and (len(norms) > max_iterations or not np.isfinite(norms[-1])):
             raise _not_converged(linearisation, norms, rtol)
-        M = assemble_matrix(slope)
+        [M] = assemble_matrices(slope)
         step = _less_source(system, load - M @ u_3d.x.array)
         step = replace(step, side_3d=replace(step.side_3d, M=side_3d.M + M))
         iterate = solve(step, method, rtol=0.1 * rtol)

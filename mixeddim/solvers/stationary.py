@@ -116,8 +116,7 @@ def solve(
             with the network eliminated, preconditioned by multigrid that knows of the network
             (`CoupledMultigrid`): for problems too large to factor, whatever the coefficients and
             the strength of exchange. "reduced": the same CG, preconditioned by PETSc's GAMG on
-            A_33: faster to set up, and slow where exchange is strong. On several processes
-            "krylov" does what "reduced" does, since `CoupledMultigrid` factors on one.
+            A_33: slow where exchange is strong. All three run on several processes.
         rtol: Reduction at which the iterative methods stop, of the residual of S u_3d = g and of
             the error in the energy norm.
         max_iterations: Where the iterative methods give up.
@@ -135,8 +134,7 @@ def solve(
         iterations, accuracy = 1, ACCURACY
     else:
         try:
-            alone = reduced.processes.size == 1
-            M = CoupledMultigrid(system) if method == "krylov" and alone else None
+            M = CoupledMultigrid(system) if method == "krylov" else None
             cg = _ConjugateGradients(reduced, M, rtol, max_iterations)
             x, bound = cg.solve()
             cg.ksp.destroy()  # on several processes nothing else frees the multigrid

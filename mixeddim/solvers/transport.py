@@ -38,7 +38,7 @@ from scipy import sparse
 from mixeddim.accuracy import ACCURACY, Pair, bound_error, relative_residual, uncertainty
 from mixeddim.fem.assembly import CoupledSystem
 from mixeddim.fem.forms import Coefficient, as_ufl, reaction
-from mixeddim.fem.matrices import assemble_matrix
+from mixeddim.fem.matrices import assemble_matrices
 from mixeddim.fem.sides import interpolate
 from mixeddim.solvers.advection import Advection, discretise_advection
 from mixeddim.solvers.factors import BlockFactors
@@ -242,7 +242,7 @@ class _ImplicitEuler:
 
 def _mass_matrix(V: dolfinx.fem.FunctionSpace, factor: dolfinx.fem.Constant) -> Any:
     form = reaction(ufl.TrialFunction(V), ufl.TestFunction(V), factor)
-    return assemble_matrix(dolfinx.fem.form(form))
+    return assemble_matrices(dolfinx.fem.form(form))[0]
 
 
 def _at_dofs(concentration: Concentration, V: dolfinx.fem.FunctionSpace) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ import learning
 import mixeddim as md
 from learning.petsc import PetscMultigrid, PetscPreconditioner
 from learning.preconditioners.multigrid import geometric
-from mixeddim.solvers import coupled_multigrid
+from mixeddim.solvers import coarsening
 from mixeddim.verification.random_problems import draw_problem, reference_solution
 
 TOLERANCE = 1e-5
@@ -81,7 +81,7 @@ def several_grids() -> Iterator[None]:
     limit = {"pc_gamg_coarse_eq_limit": "40"}
     with (
         mock.patch.object(geometric, "MOST_COARSE_NODES", 60),
-        mock.patch.dict(coupled_multigrid._COARSENING, limit),
+        mock.patch.dict(coarsening._COARSENING, limit),
     ):
         yield
 

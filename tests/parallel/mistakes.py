@@ -7,6 +7,7 @@ A mistake that one process alone makes, or sees, is raised on all: none waits fo
 
 import mixeddim._fenics
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from petsc4py import PETSc
 import learning
 import mixeddim as md
 from learning.petsc import PetscMultigrid, as_pc, schur_complement
+from mixeddim.algebra.distributed import TissueMatrix
 
 WORLD, ALONE = MPI.COMM_WORLD, MPI.COMM_SELF
 IS_LAST = WORLD.rank == WORLD.size - 1
@@ -72,15 +74,21 @@ def unheld() -> md.CoupledSystem:
     return build(bcs_1d=(), sigma_3d=0.0, f_3d=1.0)
 
 
+def hardly_held() -> md.ReducedSystem:
+    return md.reduce(build(sigma_3d=0.0, permeability=1e-14))
+
+
 def singular(method: str) -> md.Solution:
     return md.solve(unheld(), method)
 
 
-def with_nan() -> md.ReducedSystem:
+def with_nan(name: str = "b_3") -> md.ReducedSystem:
     reduced = md.reduce(build())
-    b_3 = reduced.b_3.copy()
-    b_3[0] = np.nan if IS_LAST else b_3[0]
-    return replace(reduced, b_3=b_3)
+    part = copy.deepcopy(reduced.b_3 if name == "b_3" else reduced.K.rows)
+    if IS_LAST:
+        (part if name == "b_3" else part.data)[0] = np.nan
+    changed = part if name == "b_3" else TissueMatrix(part, reduced.K.ownership)
+    return replace(reduced, **{name: changed})
 
 
 def set_up(preconditioner: learning.Preconditioner, comm: MPI.Comm = WORLD) -> None:
@@ -151,6 +159,14 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "singular, learned": (
         lambda: learning.solve(md.reduce(unheld()), learning.load_pretrained("multigrid")),
         ValueError, "got a system that is singular on its coarsest grid",
+    ),
+    "singular, PCMG": (
+        lambda: learning.solve(hardly_held(), PetscMultigrid()), ValueError,
+        "whose tissue block is singular on its coarsest grid",
+    ),
+    "NaN in K": (
+        lambda: learning.solve(with_nan("K"), learning.GeometricMultigrid()), ValueError,
+        "got NaN or infinity in K",
     ),
     "NaN on one process": (
         lambda: learning.solve(with_nan(), learning.Jacobi()), ValueError, "got NaN or infinity",

@@ -9,6 +9,7 @@ import mixeddim._fenics
 
 import sys
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import dolfinx
 import networkx as nx
@@ -18,6 +19,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 import mixeddim as md
+from mixeddim.solvers import coarsening, exchange
 
 WORLD = MPI.COMM_WORLD
 
@@ -99,6 +101,32 @@ def heterogeneous(method: str) -> md.CoupledSystem:
     return md.assemble(box, network(method, box.spacing), coefficients)
 
 
+def strong_exchange(cell_type: str) -> md.CoupledSystem:
+    """Return vessels of great permeability in tissue with fibres and contrast."""
+    box = md.create_box(12, cell_type=cell_type)
+    coefficients = md.Coefficients(
+        k_3d=lambda x: contrast(x) * ufl.as_matrix(TENSOR), sigma_3d=1.0, permeability=1e4
+    )
+    return md.assemble(box, network("spanning_tree", box.spacing), coefficients)
+
+
+def krylov(system: md.CoupledSystem, most_factored: int) -> dict[str, NDArray[np.float64] | float]:
+    """Return the result by a hierarchy with distributed and with whole levels.
+
+    Args:
+        system: The system.
+        most_factored: Points of the network up to which the exchange is inverted, not bounded.
+    """
+    with (
+        mock.patch.object(coarsening, "MOST_WHOLE", 60),
+        mock.patch.dict(coarsening._COARSENING, {"pc_gamg_coarse_eq_limit": "30"}),
+        mock.patch.object(exchange, "MOST_FACTORED", most_factored),
+    ):
+        solution = md.solve(system, "krylov", rtol=1e-12)
+    assert "A_33" not in vars(system)
+    return result(solution) | {"iterations": solution.iterations}
+
+
 def corner() -> md.CoupledSystem:
     """Return one short vessel in a corner: most processes own none of its circles."""
     graph = nx.Graph()
@@ -160,7 +188,14 @@ PROBLEMS: dict[str, Callable[[], dict[str, NDArray[np.float64] | float]]] = {
     "every condition": lambda: result(md.solve(every_condition())),
     "every condition, hexahedra": lambda: result(md.solve(every_condition("hexahedron"))),
     "every condition, reduced": lambda: result(md.solve(every_condition(), "reduced", rtol=1e-12)),
-    "every condition, krylov": lambda: result(md.solve(every_condition(), "krylov", rtol=1e-12)),
+    "every condition, krylov": lambda: krylov(every_condition("hexahedron"), 3000),
+    **{
+        f"{cell_type}, krylov, {name}": lambda cell_type=cell_type, most=most: krylov(
+            strong_exchange(cell_type), most
+        )
+        for cell_type in ("tetrahedron", "hexahedron")
+        for name, most in (("factored", 3000), ("bounded", 0))
+    },
     **{
         f"{method}, {solver}": lambda method=method, solver=solver: result(
             md.solve(heterogeneous(method), solver, rtol=1e-12)
@@ -169,11 +204,12 @@ PROBLEMS: dict[str, Callable[[], dict[str, NDArray[np.float64] | float]]] = {
         for solver in ("direct", "reduced")
     },
     "corner": lambda: result(md.solve(corner())),
-    "corner, krylov": lambda: result(md.solve(corner(), "krylov", rtol=1e-12)),
+    "corner, krylov": lambda: krylov(corner(), 3000),
     "renormalise": lambda: result(md.solve(leaving("renormalise", structured=True))),
     "drop": lambda: result(md.solve(leaving("drop", structured=True))),
     "no box": lambda: result(md.solve(leaving("renormalise", structured=False))),
     "few cells": lambda: result(md.solve(few_cells())),
+    "few cells, krylov": lambda: krylov(few_cells(), 0),
     "newton": lambda: result(md.solve_nonlinear(every_condition(), md.MichaelisMenten(3.0, 0.5))),
     "transport": lambda: result(list(transport())[-1]),
 }

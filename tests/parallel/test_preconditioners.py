@@ -37,3 +37,12 @@ def test_iterations_and_solution_are_those_of_one_process(
         assert abs(there["iterations"] - here["iterations"]) <= slack, name
         assert there["status"] == here["status"], name
         assert there["sums"] == pytest.approx(here["sums"], rel=1e-10), name
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_what_is_in_boxes_equals_what_is_whole(
+    number: int, run_on_processes: Callable[..., str]
+) -> None:
+    program = PROGRAM.with_name("boxes.py")
+    printed = run_on_processes(number, "-m", "mpi4py", str(program))
+    assert int(printed.split()[0]) >= 6

@@ -6,7 +6,7 @@ from scipy import sparse
 
 import mixeddim as md
 from mixeddim.algebra.network_block import definite_factors
-from mixeddim.solvers import coupled_multigrid, exchange
+from mixeddim.solvers import coarsening, exchange
 from mixeddim.solvers.coupled_multigrid import CoupledMultigrid
 
 CASES = {
@@ -21,7 +21,7 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def several_levels(monkeypatch):
-    monkeypatch.setitem(coupled_multigrid._COARSENING, "pc_gamg_coarse_eq_limit", "30")
+    monkeypatch.setitem(coarsening._COARSENING, "pc_gamg_coarse_eq_limit", "30")
 
 
 def assembled(num_cells=(6, 5, 4), upper=(1.0, 1.0, 1.0), cell_type="tetrahedron", **coefficients):
@@ -67,11 +67,11 @@ def test_long_boxes(upper, cell_type):
 def test_hexahedra_are_coarsened_by_seven_points():
     """Of constant coefficients: 1D stiffness times lumped mass, as the energy of x shows."""
     system = assembled((4, 3, 5), (1.0, 2.0, 0.5), "hexahedron", k_3d=np.diag([1.0, 2.0, 3.0]))
-    A = coupled_multigrid._to_coarsen(system, (system.K + system.M).tocsr())
+    A = coarsening.rows_to_coarsen(system)
     assert np.diff(A.indptr).max() == 7
     assert abs(A - A.T).max() < 1e-14
     np.testing.assert_allclose(A.sum(axis=1), (system.K + system.M).sum(axis=1), atol=1e-12)
-    along_axes = coupled_multigrid._along_axes(system.K, system.grid)
+    along_axes = coarsening._along_axes(system, system.K)
     x = system.side_3d.V.tabulate_dof_coordinates()
     energies = (along_axes.sum(axis=1) @ x**2) - np.einsum("ia,ia->a", x, along_axes @ x)
     np.testing.assert_allclose(energies, -np.array([1.0, 2.0, 3.0]), rtol=1e-12)
@@ -95,9 +95,9 @@ def test_without_exchange_the_network_is_no_matter(fork):
 
 
 def test_options_are_put_back():
-    before = coupled_multigrid.PETSc.Options().getAll()
+    before = coarsening.PETSc.Options().getAll()
     CoupledMultigrid(assembled())
-    assert coupled_multigrid.PETSc.Options().getAll() == before
+    assert coarsening.PETSc.Options().getAll() == before
 
 
 @pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.preconditioners.multigrid.exchange import Exchange, exchange_of
-from learning.preconditioners.multigrid.grids import GridOperator, InBoxes, Whole, finest
+from learning.preconditioners.multigrid.grids import GridInBoxes, GridOperator, WholeGrid, finest
 from learning.preconditioners.multigrid.near_kernel import NearKernel
 from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.preconditioners.multigrid.smoothers import RELAXATION, l1_jacobi
@@ -219,10 +219,10 @@ def create_hierarchy(
     grids = grids_of(systems)
     like = batch.g.to(dtype)
     operator: GridOperator = finest(systems, grids)
-    Pi = averaging_matrices(systems)
+    Pi, row_sums = averaging_matrices(systems), operator.row_sums
     to_grid: LinearMap = _identity
     to_dofs: LinearMap = _identity
-    if not isinstance(operator, InBoxes):
+    if not isinstance(operator, GridInBoxes):
         Pi = _on_grids(Pi, grids)
         to_grid, to_dofs = _orders(grids, like.device)
     elif operator.is_to_gather:
@@ -249,18 +249,19 @@ def create_hierarchy(
                 exchange=exchange,
                 prolong=prolong,
                 like=like,
-                processes=batch.processes if isinstance(operator, InBoxes) else ALONE,
+                processes=batch.processes if isinstance(operator, GridInBoxes) else ALONE,
             )
         )
         exchange = exchange.coarse(P)
         operator, like = coarser, exchange.like
     constants = None
     if dtype != batch.g.dtype:
-        constants = NearKernel.of(batch, levels[0].row_sums if levels else operator.row_sums)
-    assert isinstance(operator, Whole)  # few nodes always are
+        constants = NearKernel.of(batch, row_sums)
+    assert isinstance(operator, WholeGrid)  # few nodes always are
     A_0 = operator.matrix(torch.empty(0, dtype=torch.float64)).to_scipy()
     try:
-        solve_coarsest = exchange.inverse(A_0)
+        with batch.processes.together():
+            solve_coarsest = exchange.inverse(A_0)
     except ValueError as error:
         raise ValueError(
             f"got a system that is singular on its coarsest grid ({error}); wanted a positive "

@@ -1,7 +1,7 @@
 """A_0 on a grid, whole on this process or in boxes on several, and the way to coarser ones.
 
 A process that has the nodes of a box fetches those of a patch around it from its neighbours: one
-layer for a product, two for Galerkin's coarser stencils and for entries that a network computes.
+layer for a product, two for Galerkin's coarser stencils, three for what a network computes of them.
 Within the patch all is as on a whole grid. Coarse nodes stay with the process that had them on the
 finer grid, until there are so few that every process takes the whole grid.
 """
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.preconditioners.multigrid.stencils import (
+    OFFSETS,
     StencilMatrix,
     coarse_stencils,
-    inside,
-    offset_numbers,
+    offsets_of_steps,
     stencils_of,
 )
 from learning.preconditioners.multigrid.transfer import Axes, axes_of, interpolation
@@ -37,13 +37,13 @@ from learning.systems.sparse import (
 )
 from mixeddim.tensors import Grid, Interpolation, ReducedSystem, ToTissue
 
-__all__ = ["GridOperator", "InBoxes", "Prolongation", "Whole", "between_boxes", "finest"]
+__all__ = ["GridInBoxes", "GridOperator", "Prolongation", "WholeGrid", "between_boxes", "finest"]
 
 MOST_WHOLE: Final = 30_000
 """A coarse grid of no more nodes lies whole on every process."""
 
-THINNEST: Final = 4
-"""So many nodes each box has to have along each axis."""
+THINNEST: Final = 2
+"""So many nodes each box has to have along an axis, so that one of them is coarse."""
 
 type Prolongation = sparse.csr_array | Interpolation | ToTissue
 """From the next grid; of several processes that lies in boxes too, or whole on each."""
@@ -79,7 +79,7 @@ class GridOperator(Protocol):
 
         Args:
             make: From stencils (batch, 27, nx, ny, nz) and values (batch, nx, ny, nz) to stencils,
-                those of a node by A_0 and values at most two nodes away.
+                those of a node by the rows of A_0 and the values at most two nodes away.
             values: Shape (batch n,).
             like: A tensor of the dtype and device of the matrix.
         """
@@ -92,7 +92,7 @@ class GridOperator(Protocol):
         ...
 
 
-def finest(systems: Sequence[ReducedSystem], grids: Sequence[Grid]) -> Whole | InBoxes:
+def finest(systems: Sequence[ReducedSystem], grids: Sequence[Grid]) -> WholeGrid | GridInBoxes:
     """Return A_0 on the finest grid.
 
     Args:
@@ -105,20 +105,21 @@ def finest(systems: Sequence[ReducedSystem], grids: Sequence[Grid]) -> Whole | I
     matrices, axes = [system.A_0 for system in systems], axes_of(grids[0])
     processes = systems[0].processes
     if processes.size == 1:
-        return Whole(axes, stencils_of(matrices, grids))
+        return WholeGrid(axes, stencils_of(matrices, grids))
     boxes = boxes_of(systems[0])
     A, halo = matrices[0].local
-    first, count = boxes.ownership.first, boxes.ownership.count
-    nodes = boxes.nodes(np.concatenate([np.arange(first, first + count), halo.ghosts]))
-    steps = nodes[:, A.indices] - np.repeat(nodes[:, :count], np.diff(A.indptr), axis=1)
+    count = boxes.ownership.count
+    strides, offset_of_step, farthest = offsets_of_steps(boxes.shape)
+    position, lengths = strides @ boxes.nodes(halo.numbers), np.diff(A.indptr)
+    step = position[A.indices] - np.repeat(position[:count], lengths)
     stencils = np.zeros((27, count))
-    stencils[offset_numbers(steps), np.repeat(np.arange(count), np.diff(A.indptr))] = A.data
+    stencils[offset_of_step[step + farthest], np.repeat(np.arange(count), lengths)] = A.data
     shape = boxes.patch_shape()
-    return InBoxes(axes, stencils.reshape(27, *shape), boxes)
+    return GridInBoxes(axes, stencils.reshape(27, *shape), boxes)
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
+class WholeGrid:
     """A_0 on a grid that lies whole on this process.
 
     Attributes:
@@ -134,7 +135,7 @@ class Whole:
         """The index of each node."""
         return np.arange(np.prod([len(x) for x in self.axes]))
 
-    @property
+    @cached_property
     def row_sums(self) -> NDArray[np.float64]:
         """Of |A_0|, shape (batch n,)."""
         sums: NDArray[np.float64] = np.abs(self.stencils).sum(axis=1).ravel()
@@ -163,14 +164,16 @@ class Whole:
             make(stencils, torch.tensor(values).to(like).reshape_as(stencils[:, 0]))
         )
 
-    def coarse(self, axes: Axes, like: torch.Tensor) -> tuple[sparse.csr_array, SparseMap, Whole]:
+    def coarse(
+        self, axes: Axes, like: torch.Tensor
+    ) -> tuple[sparse.csr_array, SparseMap, WholeGrid]:
         """Return P, block-diagonal, and P' A_0 P."""
         P, prolong = _interpolation(axes, self.axes, len(self.stencils), like.dtype, like.device)
-        return P, prolong, Whole(axes, coarse_stencils(self.stencils, axes, self.axes))
+        return P, prolong, WholeGrid(axes, coarse_stencils(self.stencils, axes, self.axes))
 
 
 @dataclass(frozen=True, eq=False)
-class InBoxes:
+class GridInBoxes:
     """A_0 of one system on a grid in boxes.
 
     Attributes:
@@ -188,7 +191,7 @@ class InBoxes:
         """The index in the whole grid of each node here."""
         return self.boxes.index
 
-    @property
+    @cached_property
     def row_sums(self) -> NDArray[np.float64]:
         """Of |A_0| at the nodes here."""
         sums: NDArray[np.float64] = np.abs(self.stencils).sum(axis=0).ravel()
@@ -202,13 +205,14 @@ class InBoxes:
 
     def matrix(self, like: torch.Tensor) -> LinearMap:
         """Return A_0 as a map of the values at the nodes here."""
-        return self._on_patch(torch.tensor(self._padded(1)).to(like)[None])
+        return self._on_patch(torch.from_numpy(self._padded(1)).to(like)[None])
 
     def matrix_of(self, make: Make, values: NDArray[np.float64], like: torch.Tensor) -> LinearMap:
         """Return another matrix (see `GridOperator`)."""
-        near = torch.tensor(self.boxes.pad(values, 2)).to(like).reshape(self.boxes.patch_shape(2))
-        made = make(torch.tensor(self._padded(2)).to(like)[None], near[None])
-        return self._on_patch(made[(..., *self.boxes.crop(2, within=1))])
+        # Of rows two nodes away from a patch of one layer the entries lead out of one of three.
+        near = torch.tensor(self.boxes.pad(values, 3)).to(like).reshape(self.boxes.patch_shape(3))
+        made = make(torch.tensor(self._padded(3)).to(like)[None], near[None])
+        return self._on_patch(made[(..., *self.boxes.crop(3, within=1))])
 
     def coarse(
         self, axes: Axes, like: torch.Tensor
@@ -223,7 +227,7 @@ class InBoxes:
             slice(nodes.index(mine[0]), nodes.index(mine[-1]) + 1) if mine else slice(0, 0)
             for nodes, mine in zip(known, _part(axes, coarser.patch()), strict=True)
         )
-        result = InBoxes(axes, np.ascontiguousarray(stencils[:, x, y, z]), coarser)
+        result = GridInBoxes(axes, np.ascontiguousarray(stencils[:, x, y, z]), coarser)
         if result.is_to_gather:
             rows = interpolation(axes, _part(fine, boxes.patch()))
             to_boxes = ToTissue(rows, boxes.ownership)
@@ -231,14 +235,14 @@ class InBoxes:
         P, _ = between_boxes(boxes, axes, fine)
         return P, distributed_map(P, like), result
 
-    def gathered(self) -> Whole:
+    def gathered(self) -> WholeGrid:
         """Return the whole grid, on every process."""
         boxes, num_nodes = self.boxes, int(np.prod(self.boxes.shape))
         entries = boxes.processes.join(np.ascontiguousarray(self.stencils.reshape(27, -1).T))
         place = np.ravel_multi_index(tuple(boxes.nodes(np.arange(num_nodes))), boxes.shape)
         stencils = np.empty((27, num_nodes))
         stencils[:, place] = entries.T
-        return Whole(self.axes, stencils.reshape(1, 27, *boxes.shape))
+        return WholeGrid(self.axes, stencils.reshape(1, 27, *boxes.shape))
 
     def to_whole(self) -> ToTissue:
         """Return the matrix that takes the values at the nodes here from those of the grid."""
@@ -249,16 +253,13 @@ class InBoxes:
 
     def _padded(self, width: int) -> NDArray[np.float64]:
         """Return the stencils on a patch, without entries that lead out of it."""
-        shape = self.boxes.patch_shape(width)
-        padded = self.boxes.pad(self.stencils.reshape(27, -1), width)
-        is_inside = inside(shape, torch.bool, torch.device("cpu")).numpy()
-        return np.where(is_inside, padded, 0.0).reshape(27, *shape)
+        padded = torch.from_numpy(self.boxes.pad(self.stencils.reshape(27, -1), width))
+        return _closed(padded.reshape(1, 27, *self.boxes.patch_shape(width)))[0].numpy()
 
     def _on_patch(self, stencils: torch.Tensor) -> LinearMap:
         """Return the matrix of stencils on a patch of one layer."""
         boxes, shape = self.boxes, self.boxes.patch_shape(1)
-        there = inside(shape, stencils.dtype, stencils.device).reshape(stencils[0].shape)
-        matrix, here = StencilMatrix((stencils * there).contiguous()), (..., *boxes.crop(1))
+        matrix, here = StencilMatrix(_closed(stencils.contiguous())), (..., *boxes.crop(1))
 
         def multiply(v: torch.Tensor) -> torch.Tensor:
             near = torch.from_numpy(boxes.pad(v.detach().numpy(), 1))
@@ -277,6 +278,15 @@ def _interpolation(
     return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
 
 
+def _closed(stencils: torch.Tensor) -> torch.Tensor:
+    """Set the entries to zero, in place, that lead out of a patch, (1, 27, nx, ny, nz)."""
+    for axis, steps in enumerate(np.array(OFFSETS).T):
+        for step, layer in ((-1, 0), (1, -1)):
+            face = stencils.select(2 + axis, layer)
+            face[:, np.flatnonzero(steps == step)] = 0.0
+    return stencils
+
+
 def between_boxes(boxes: Boxes, coarse: Axes, fine: Axes) -> tuple[Interpolation, Boxes]:
     """Return the interpolation from a coarser grid in boxes, and how it is shared out.
 
@@ -291,7 +301,8 @@ def between_boxes(boxes: Boxes, coarse: Axes, fine: Axes) -> tuple[Interpolation
     sides = (np.searchsorted(nodes, part) for nodes, part in zip(coarse, known, strict=True))
     numbers = coarser.numbers(np.stack(np.meshgrid(*sides, indexing="ij")).reshape(3, -1))
     shape = (P.shape[0], coarser.ownership.total)
-    rows = sparse.csr_array((P.data, numbers[P.indices], P.indptr), shape=shape)
+    # A copy, since the interpolation is kept for others.
+    rows = sparse.csr_array((P.data.copy(), numbers[P.indices], P.indptr.copy()), shape=shape)
     return Interpolation(rows, boxes.ownership, coarser.ownership), coarser
 
 

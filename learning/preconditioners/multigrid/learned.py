@@ -19,7 +19,6 @@ reaction by hand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -146,11 +145,12 @@ class LearnedMultigrid:
     def setup(self, systems: Sequence[ReducedSystem], batch: SystemBatch) -> LinearMap:
         """Build grids and smoothers, and return the map r -> M r (see `Preconditioner`).
 
-        Differentiable in the parameters of the network.
+        Differentiable in the parameters of the network, on one process.
 
         Raises:
             ValueError: If the systems do not live on structured boxes of one shape or not on the
                 device of the model, or S is singular.
+            NotImplementedError: If several processes want derivatives.
         """
         parameter = next(self.model.parameters())
         if parameter.device != batch.g.device:
@@ -158,6 +158,8 @@ class LearnedMultigrid:
                 f"got a model on {parameter.device} and systems on {batch.g.device}; wanted one "
                 "device. Move the model, or name its device where you solve."
             )
+        if torch.is_grad_enabled() and parameter.requires_grad:
+            batch.processes.refuse("training")
         # Coarsen the small grids of training too, so that the network learns more than the finest.
         hierarchy = create_hierarchy(
             systems, batch, parameter.dtype, to_smallest=self.model.training
@@ -166,8 +168,12 @@ class LearnedMultigrid:
 
     def _smoother(self, level: Level) -> LinearMap:
         """Return X of a level."""
-        make = partial(self.model, is_coarsened=level.is_coarsened)
-        F = level.operator.matrix_of(make, level.exchange.diagonal, level.like)
+
+        def entries(stencils: torch.Tensor, coupling: torch.Tensor) -> torch.Tensor:
+            F: torch.Tensor = self.model(stencils, coupling, level.is_coarsened)
+            return F
+
+        F = level.operator.matrix_of(entries, level.exchange.diagonal, level.like)
         S_0 = level.exchange.smoother(level.row_sums, RELAXATION)
         root = torch.tensor(np.sqrt(level.row_sums)).to(level.like).reshape(level.like.shape)
 

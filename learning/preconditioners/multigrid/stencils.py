@@ -32,7 +32,7 @@ __all__ = [
     "coarse_stencils",
     "inside",
     "neighbours",
-    "offset_numbers",
+    "offsets_of_steps",
     "opposite",
     "stencils_of",
 ]
@@ -62,12 +62,6 @@ def stencils_of(matrices: Sequence[sparse.csr_array], grids: Sequence[Grid]) -> 
         step = position[A.indices] - np.repeat(position, lengths)
         stencil[offset_of_step[step + farthest], np.repeat(grid.node_of_dof, lengths)] = A.data
     return stencils.reshape(len(matrices), 27, *shape)
-
-
-def offset_numbers(steps: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Return the numbers in `OFFSETS` of steps to neighbours, given as shape (3, n)."""
-    numbers: NDArray[np.integer] = np.array([9, 3, 1]) @ (steps + 1)
-    return numbers
 
 
 def coarse_stencils(stencils: NDArray[np.float64], coarse: Axes, fine: Axes) -> NDArray[np.float64]:
@@ -219,18 +213,23 @@ class _Product(torch.autograd.Function):
 
 @lru_cache(maxsize=32)
 def _positions(shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Return positions, the offset for each difference of two, and what to add to differences.
+    """Return positions, the offset for each difference of two, and what to add to differences."""
+    strides, offset_of_step, farthest = offsets_of_steps(shape)
+    return strides @ np.indices(shape).reshape(3, -1), offset_of_step, farthest
+
+
+def offsets_of_steps(shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Return strides of positions, the offset for each difference of two, and what to add to these.
 
     The positions are those of the nodes in a grid of at least three nodes along each axis, where no
     two offsets make the same step: along two nodes, one back and the next row is one forth.
     """
     ny, nz = (max(n, 3) for n in shape[1:])
     strides = np.array([ny * nz, nz, 1])
-    positions = strides @ np.indices(shape).reshape(3, -1)
     steps = np.array(OFFSETS) @ strides
     offset_of_step = np.zeros(2 * steps[-1] + 1, dtype=np.int64)
     offset_of_step[steps + steps[-1]] = np.arange(27)
-    return positions, offset_of_step, int(steps[-1])
+    return strides, offset_of_step, int(steps[-1])
 
 
 @lru_cache(maxsize=64)

@@ -38,13 +38,19 @@ def coupling_along_axes(K: sparse.csr_array, grid: Grid) -> NDArray[np.float64]:
 
     In the mean k / h² along each axis up to one factor: the energy of a linear function, from the
     entries between different nodes alone, so that eliminated dofs add nothing.
+
+    Raises:
+        ValueError: If K is not finite.
     """
     index = np.stack(np.unravel_index(grid.node_of_dof, grid.shape), axis=1).astype(float)
     x = index - (np.array(grid.shape) - 1) / 2.0
     # The sum of -K_ij (x_i - x_j)² over i and j, in products with K alone.
     energy = 2.0 * (np.sum(x * (K @ x), axis=0) - (K @ np.ones(len(x))) @ x**2)
     processes: Processes = getattr(K, "processes", ALONE)
-    return np.maximum(processes.add(energy), 0.0)
+    energy = np.array([processes.sum(value) for value in energy])
+    if not np.isfinite(energy).all():
+        raise ValueError("got NaN or infinity in K; wanted numbers. Correct the diffusion.")
+    return np.maximum(energy, 0.0)
 
 
 def coarsened(axes: Axes, coupling: NDArray[np.float64]) -> Axes:
