@@ -111,7 +111,6 @@ class Level:
 
     Attributes:
         operator: A_0.
-        row_sums: Those of |A_0|, shape (batch n,).
         is_coarsened: Whether the next grid is coarser along x, y and z.
         tissue: A_0 as a map.
         exchange: Pi' C Pi.
@@ -121,13 +120,17 @@ class Level:
     """
 
     operator: GridOperator
-    row_sums: NDArray[np.float64]
     is_coarsened: tuple[bool, bool, bool]
     tissue: LinearMap
     exchange: Exchange
     prolong: SparseMap | DistributedMap
     like: torch.Tensor
     processes: Processes
+
+    @property
+    def row_sums(self) -> NDArray[np.float64]:
+        """Those of |A_0|, shape (batch n,)."""
+        return self.operator.row_sums
 
     def apply(self, v: torch.Tensor) -> torch.Tensor:
         """Return S v, shape (batch, n)."""
@@ -243,7 +246,6 @@ def create_hierarchy(
         levels.append(
             Level(
                 operator=operator,
-                row_sums=operator.row_sums,
                 is_coarsened=(along_x, along_y, along_z),
                 tissue=operator.matrix(like),
                 exchange=exchange,
