@@ -11,7 +11,12 @@ import torch
 from scipy import sparse
 
 from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertainty
-from mixeddim.algebra.chebyshev import chebyshev, nearly_inverse
+from mixeddim.algebra.chebyshev import (
+    chebyshev,
+    chebyshev_steps,
+    iteration,
+    nearly_inverse,
+)
 from mixeddim.algebra.distributed import (
     FromTissue,
     Halo,
@@ -25,7 +30,9 @@ from mixeddim.algebra.network_block import (
     coarse_basis,
     definite_factors,
     is_worth_coarsening,
+    small_factors,
 )
+from mixeddim.algebra.triangular import NO_FACTORS, Factors, factors_of, factors_solver, substitute
 from mixeddim.atomic import replacing
 from mixeddim.fem.grid import Grid
 from mixeddim.memory import MemoryClaimError, check_claim, free_memory
@@ -36,7 +43,9 @@ __all__ = [
     "ALONE",
     "MOST_DENSE",
     "MOST_FACTORED",
+    "NO_FACTORS",
     "ErrorBound",
+    "Factors",
     "FromTissue",
     "Grid",
     "Halo",
@@ -51,15 +60,21 @@ __all__ = [
     "ToTissue",
     "bound_error",
     "chebyshev",
+    "chebyshev_steps",
     "check_claim",
     "coarse_basis",
     "definite_factors",
+    "factors_of",
+    "factors_solver",
     "free_memory",
     "is_worth_coarsening",
+    "iteration",
     "nearly_inverse",
     "relative_change",
     "replacing",
+    "small_factors",
     "sparse_csr",
+    "substitute",
     "to_torch",
     "uncertainty",
 ]

@@ -30,6 +30,7 @@ ORDER = {
         "verification",
     ),
     "learning": (
+        "kernels",
         "devices",
         "progress",
         "problems",

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.krylov.preconditioner import on_host
-from learning.preconditioners.multigrid.geometric import MOST_COARSE_NODES
 from learning.preconditioners.multigrid.grids import between_boxes
 from learning.preconditioners.multigrid.transfer import (
     axes_of,
@@ -47,6 +46,9 @@ Smoother = Literal["chebyshev", "sor"]
 
 # PETSc configures the parts of a preconditioner from options. The prefix keeps out the user's.
 _PREFIX: Final = "learning_"
+
+MOST_COARSE_NODES: Final = 1400
+"""A grid of no more nodes is solved directly: PETSc visits each coarse grid once."""
 
 
 class PetscPreconditioner:

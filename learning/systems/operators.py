@@ -8,25 +8,31 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
+from learning import kernels
 from learning.systems.sparse import (
-    DistributedMap,
     LinearMap,
     SparseMap,
     block_diagonal,
     distributed_map,
+    rows_of,
     sparse_map,
     spd_solver,
     symmetric_on_host,
 )
+from learning.systems.stencils import StencilMatrix, stencils_of
 from mixeddim.tensors import (
     ALONE,
+    MOST_FACTORED,
+    Factors,
     FromTissue,
     Grid,
     Processes,
     ReducedSystem,
     SymmetricProduct,
+    small_factors,
     sparse_csr,
 )
 
@@ -38,7 +44,11 @@ __all__ = [
     "grids_of",
     "network_bases",
     "network_blocks",
+    "orders",
+    "permutations",
 ]
+
+type Rows = tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +60,10 @@ class SystemBatch:
 
     Attributes:
         tissue: Tissue blocks without exchange as a map of (batch, n_3).
+        stencils: The same as matrices in grid order, in float64, on a CPU where systems live on
+            boxes; else None.
+        factors_11: A_11 as factors for compiled loops, where these serve; else None.
+        multiply: v -> S v in compiled loops, where they serve; else None.
         average: Averaging matrices, their rows scaled by the roots of weight times conductance.
         basis: Network bases at the points of these, scaled alike.
         solve_11: The map b -> A_11^-1 b, shapes (batch, n_1).
@@ -59,12 +73,15 @@ class SystemBatch:
     """
 
     tissue: LinearMap
-    average: SparseMap | DistributedMap
+    average: SparseMap
     basis: SparseMap
     solve_11: LinearMap
     g: torch.Tensor
     grid: Grid | None
     processes: Processes = ALONE
+    stencils: StencilMatrix | None = None
+    factors_11: Factors | None = None
+    multiply: LinearMap | None = None
 
     def apply(self, v: torch.Tensor) -> torch.Tensor:
         """Return S v, differentiable in v to any order.
@@ -86,6 +103,8 @@ class SystemBatch:
         return product
 
     def _multiply(self, v: torch.Tensor) -> torch.Tensor:
+        if self.multiply is not None:
+            return self.multiply(v.detach())
         means = self.average(v)
         network = self.solve_11(self.basis.T(means))
         return self.tissue(v) + self.average.T(means - self.basis(network))
@@ -122,13 +141,30 @@ def batch_systems(
         )
     most = max(len(system.b_1) for system in systems)
     like = torch.empty(len(systems), most, dtype=dtype, device=device)
+    Pi, N = averaging_matrices(systems), network_bases(systems)
+    solve_11, g = _network_solver(systems, like), np.stack([system.g for system in systems])
+    stencils = factors = multiply = None
+    if kernels.ARE_COMPILED and not like.is_cuda:
+        stencils = _stencils(systems)
+    if stencils is None:
+        tissue = _tissue(systems, like)
+    else:
+        grids = [system.grid for system in systems if system.grid is not None]
+        tissue = _on_grids(stencils, grids, dtype)
+        if Pi.shape[0] <= MOST_FACTORED * len(systems):
+            factors = small_factors(network_blocks(systems))
+            network = _AddExchange(rows_of(Pi, dtype), rows_of(N, dtype), factors)
+            multiply = lambda v: network(v, tissue(v))  # noqa: E731
     return SystemBatch(
-        tissue=_tissue(systems, like),
-        average=sparse_map(averaging_matrices(systems), like),
-        basis=sparse_map(network_bases(systems), like),
-        solve_11=_network_solver(systems, like),
-        g=torch.tensor(np.stack([system.g for system in systems]), dtype=dtype, device=device),
+        tissue=tissue,
+        average=sparse_map(Pi, like),
+        basis=sparse_map(N, like),
+        solve_11=solve_11,
+        g=torch.tensor(g, dtype=dtype, device=device),
         grid=systems[0].grid,
+        stencils=stencils,
+        factors_11=factors,
+        multiply=multiply,
     )
 
 
@@ -160,6 +196,61 @@ def _tissue(systems: Sequence[ReducedSystem], like: torch.Tensor) -> LinearMap:
     A_0 = sparse_csr(blocks, like.dtype, like.device)
     # Products with a vector are twice as fast as with a one-column matrix.
     return lambda v: (A_0 @ v.reshape(-1)).reshape(v.shape)
+
+
+def _stencils(systems: Sequence[ReducedSystem]) -> StencilMatrix | None:
+    """Return A_0 as stencils, or None where systems do not live on boxes of one shape."""
+    grids = [system.grid for system in systems if system.grid is not None]
+    if len(grids) < len(systems) or len({grid.shape for grid in grids}) > 1:
+        return None
+    return stencils_of([system.A_0 for system in systems], grids)
+
+
+def _on_grids(stencils: StencilMatrix, grids: Sequence[Grid], dtype: torch.dtype) -> LinearMap:
+    """Return A_0 as a map of vectors in dof order, by stencils."""
+    matrix = stencils.to(torch.empty(0, dtype=dtype)).arrays
+    node_of_dof, dof_of_node = permutations(grids)
+    x, y = (np.empty(node_of_dof.shape, dtype=matrix[0].dtype) for _ in range(2))
+    ones = np.ones(len(grids))
+
+    def multiply(v: torch.Tensor) -> torch.Tensor:
+        product = torch.empty_like(v)
+        kernels.permute(dof_of_node, ones, v.detach().numpy(), x)
+        kernels.multiply_stencils(matrix, x, y)
+        kernels.permute(node_of_dof, ones, y, product.numpy())
+        return product
+
+    return multiply
+
+
+class _AddExchange:
+    """(v, y) -> y + Pi' (1 - N A_11^-1 N') Pi v, in place, in compiled loops."""
+
+    def __init__(self, Pi: Rows, N: Rows, A_11: Factors) -> None:
+        self._matrices = (Pi, N, A_11)
+        self._means = np.empty(len(Pi[0]) - 1, dtype=Pi[2].dtype)
+        self._network = np.empty((2, len(A_11[0])))
+
+    def __call__(self, v: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x, result = (vector.view(-1).numpy() for vector in (v.contiguous(), y))
+        kernels.add_exchange(*self._matrices, x, self._means, self._network, result)
+        return y
+
+
+def permutations(grids: Sequence[Grid]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return the node of each dof and the dof of each node, shape (batch, n)."""
+    node_of_dof = np.stack([grid.node_of_dof for grid in grids]).astype(np.uint32)
+    dof_of_node = np.empty_like(node_of_dof)
+    np.put_along_axis(dof_of_node, node_of_dof, np.arange(node_of_dof.shape[1])[None], axis=1)
+    return node_of_dof, dof_of_node
+
+
+def orders(grids: Sequence[Grid], device: torch.device) -> tuple[LinearMap, LinearMap]:
+    """Return the maps from dof order to grid order and back, of (batch, n)."""
+    node, dof = (
+        torch.tensor(order.astype(np.int64), device=device) for order in permutations(grids)
+    )
+    return lambda v: v.gather(1, dof), lambda v: v.gather(1, node)
 
 
 def averaging_matrices(systems: Sequence[ReducedSystem]) -> Any:

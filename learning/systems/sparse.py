@@ -11,21 +11,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 
+from learning import kernels
 from mixeddim.tensors import (
     MOST_DENSE,
+    Factors,
     FromTissue,
     Interpolation,
     Processes,
     SymmetricProduct,
     ToTissue,
     definite_factors,
+    factors_of,
+    factors_solver,
     sparse_csr,
 )
 
 __all__ = [
-    "DistributedMap",
     "LinearMap",
     "SparseMap",
     "block_diagonal",
@@ -33,7 +36,9 @@ __all__ = [
     "dense_inverses",
     "distributed_map",
     "norm",
+    "quasi_definite_factors",
     "quasi_definite_solver",
+    "rows_of",
     "sparse_map",
     "spd_solver",
     "symmetric_map",
@@ -49,46 +54,6 @@ class SparseMap:
     """v -> A v for a batch of matrices A of one shape (m, n), differentiable in v to any order.
 
     Attributes:
-        matrix: The matrices on the diagonal of one, sparse CSR, shape (batch m, batch n).
-        transpose: Its transpose, sparse CSR.
-    """
-
-    matrix: torch.Tensor
-    transpose: torch.Tensor
-
-    @property
-    def T(self) -> SparseMap:
-        """The map v -> A' v."""
-        return SparseMap(self.transpose, self.matrix)
-
-    def __call__(self, v: torch.Tensor) -> torch.Tensor:
-        """Return A v, shape (batch, m), for v of shape (batch, n)."""
-        if not v.requires_grad:
-            return (self.matrix @ v.reshape(-1)).reshape(len(v), -1)
-        product: torch.Tensor = _Product.apply(v, self.matrix, self.transpose)
-        return product
-
-
-class _Product(torch.autograd.Function):
-    """A sparse product whose backward is the product with the stored transpose."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, v: torch.Tensor, matrix: torch.Tensor, transpose: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.matrices = transpose, matrix
-        return (matrix @ v.reshape(-1)).reshape(len(v), -1)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Product.apply(grad_outputs[0], *ctx.matrices), None, None
-
-
-@dataclass(frozen=True, eq=False)
-class DistributedMap:
-    """v -> A v for a matrix on several processes, not differentiable.
-
-    Attributes:
         forward: That map.
         backward: v -> A' v.
     """
@@ -97,26 +62,42 @@ class DistributedMap:
     backward: LinearMap
 
     @property
-    def T(self) -> DistributedMap:
+    def T(self) -> SparseMap:
         """The map v -> A' v."""
-        return DistributedMap(self.backward, self.forward)
+        return SparseMap(self.backward, self.forward)
 
     def __call__(self, v: torch.Tensor) -> torch.Tensor:
-        """Return A v, shape (1, m), for v of shape (1, n)."""
-        return self.forward(v)
+        """Return A v, shape (batch, m), for v of shape (batch, n)."""
+        if not v.requires_grad:
+            return self.forward(v)
+        product: torch.Tensor = _Product.apply(v, self.forward, self.backward)
+        return product
 
 
-def distributed_map(A: FromTissue | ToTissue | Interpolation, like: torch.Tensor) -> DistributedMap:
+class _Product(torch.autograd.Function):
+    """A linear map whose backward is its transpose."""
+
+    @staticmethod
+    def forward(ctx: Any, v: torch.Tensor, forward: LinearMap, backward: LinearMap) -> torch.Tensor:
+        ctx.maps = backward, forward
+        return forward(v.detach())
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _Product.apply(grad_outputs[0], *ctx.maps), None, None
+
+
+def distributed_map(A: FromTissue | ToTissue | Interpolation, like: torch.Tensor) -> SparseMap:
     """Return the map of a matrix on several processes, in the dtype of a tensor."""
     if isinstance(A, ToTissue):
         return distributed_map(A.T, like).T
     if isinstance(A, FromTissue):
         columns, processes = sparse_map(A.columns.tocsr(), like), A.ownership.processes
         add = processes.add
-        return DistributedMap(lambda v: torch.from_numpy(add(columns(v).numpy())), columns.T)
+        return SparseMap(lambda v: torch.from_numpy(add(columns(v).numpy())), columns.T)
     matrix, halo = A.local
     rows = sparse_map(matrix, like)
-    return DistributedMap(
+    return SparseMap(
         lambda v: rows(torch.from_numpy(halo.extend(v[0].numpy()))[None]),
         lambda v: torch.from_numpy(halo.add_back(rows.T(v)[0].numpy()))[None],
     )
@@ -139,16 +120,57 @@ def norm(v: torch.Tensor, processes: Processes) -> torch.Tensor:
 
 def sparse_map(A: sparse.csr_array, like: torch.Tensor) -> SparseMap:
     """Return the map of a block-diagonal matrix, in the dtype and on the device of a tensor."""
+    if kernels.ARE_COMPILED and not like.is_cuda:
+        return _compiled_map(A, like.dtype)
     # To transpose sorts the indices, as torch needs; products leave them unsorted.
     transpose = A.T.tocsr()
-    matrices = (A if A.has_sorted_indices else transpose.T.tocsr(), transpose)
-    return SparseMap(*(sparse_csr(matrix, like.dtype, like.device) for matrix in matrices))
+    return SparseMap(
+        _csr_map(A if A.has_sorted_indices else transpose.T.tocsr(), like),
+        _csr_map(transpose, like),
+    )
 
 
 def symmetric_map(A: sparse.csr_array, like: torch.Tensor) -> SparseMap:
     """Return the map of a symmetric block-diagonal matrix, which is stored once."""
-    matrix = sparse_csr(A if A.has_sorted_indices else A.T.tocsr(), like.dtype, like.device)
-    return SparseMap(matrix, matrix)
+    if kernels.ARE_COMPILED and not like.is_cuda:
+        product = _compiled_map(A, like.dtype).forward
+    else:
+        product = _csr_map(A if A.has_sorted_indices else A.T.tocsr(), like)
+    return SparseMap(product, product)
+
+
+def _csr_map(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
+    matrix = sparse_csr(A, like.dtype, like.device)
+    # Products with a vector are twice as fast as with a one-column matrix.
+    return lambda v: (matrix @ v.reshape(-1)).reshape(len(v), -1)
+
+
+def _compiled_map(A: sparse.csr_array, dtype: torch.dtype) -> SparseMap:
+    """Return the map of a matrix on a CPU by compiled loops over its rows."""
+    rows = rows_of(A, dtype)
+    num_rows, num_columns = A.shape
+
+    def forward(v: torch.Tensor) -> torch.Tensor:
+        y = np.empty(num_rows, dtype=rows[2].dtype)
+        kernels.multiply_rows(rows, v.contiguous().numpy().ravel(), y)
+        return torch.from_numpy(y).reshape(len(v), -1)
+
+    def backward(v: torch.Tensor) -> torch.Tensor:
+        y = np.zeros(num_columns, dtype=rows[2].dtype)
+        x = v.contiguous().numpy().ravel()
+        kernels.add_transposed_rows(rows, x, y)
+        return torch.from_numpy(y).reshape(len(v), -1)
+
+    return SparseMap(forward, backward)
+
+
+def rows_of(A: sparse.csr_array, dtype: torch.dtype) -> tuple[NDArray[Any], ...]:
+    """Return starts, columns and values of a matrix, as compiled loops take them."""
+    # Some functions of scipy sort indices in place, and so move what is shared here.
+    A = A if A.has_sorted_indices else A.sorted_indices()
+    # Of indices without sign none counts from the end, which loops would have to check.
+    columns = A.indices.view(np.uint32 if A.indices.itemsize == 4 else np.uint64)
+    return A.indptr, columns, torch.from_numpy(A.data).to(dtype).numpy()
 
 
 def block_diagonal(blocks: Sequence[sparse.csr_array], num_rows: int) -> sparse.csr_array:
@@ -227,33 +249,49 @@ def quasi_definite_solver(
         dense: Whether to use dense inverses; the default is True on an accelerator only.
     """
     n = A.shape[0]
-    K = sparse.block_array([[A, B], [B.T, -C]], format="csr")
-    largest = abs(K).max(axis=1).toarray().ravel()
-    scale = np.exp2(-np.rint(np.log2(np.where(largest > 0, largest, 1.0)) / 2))
-    scaling = sparse.diags_array(scale)
-    K = scaling @ K @ scaling
+    K, scale = _quasi_definite(A, B, C)
     if like.is_cuda if dense is None else dense:
-        K = K.tocsr()
         parts = [[K[:n, :n], K[:n, n:]], [K[n:, :n], K[n:, n:]]]
         blocks = np.block([[dense_blocks(part, len(like)) for part in row] for row in parts])
         corner = torch.linalg.inv(torch.tensor(blocks, device=like.device))
         corner = corner[:, : n // len(like), : n // len(like)]
         roots = torch.tensor(scale[:n], device=like.device).reshape(like.shape)
         return _dense_map((roots[:, :, None] * corner * roots[:, None]).to(like.dtype))
-    factors = splu(
+    solve_scaled = factors_solver(_pivoted_factors(K))
+
+    def solve(y: NDArray[np.float64]) -> NDArray[np.float64]:
+        right = np.zeros(len(scale))
+        right[:n] = scale[:n] * y
+        x: NDArray[np.float64] = scale[:n] * solve_scaled(right)[:n]
+        return x
+
+    return symmetric_on_host(solve)
+
+
+def quasi_definite_factors(A: sparse.sparray, B: sparse.sparray, C: sparse.sparray) -> Factors:
+    """Return factors of [[A, B], [B', -C]] for compiled loops (see `quasi_definite_solver`)."""
+    K, scale = _quasi_definite(A, B, C)
+    return factors_of(_pivoted_factors(K), scale)
+
+
+def _quasi_definite(
+    A: sparse.sparray, B: sparse.sparray, C: sparse.sparray
+) -> tuple[sparse.csr_array, NDArray[np.float64]]:
+    """Return [[A, B], [B', -C]] with rows and columns scaled, and the scales."""
+    K = sparse.block_array([[A, B], [B.T, -C]], format="csr")
+    largest = abs(K).max(axis=1).toarray().ravel()
+    scale = np.exp2(-np.rint(np.log2(np.where(largest > 0, largest, 1.0)) / 2))
+    scaling = sparse.diags_array(scale)
+    return (scaling @ K @ scaling).tocsr(), scale
+
+
+def _pivoted_factors(K: sparse.csr_array) -> SuperLU:
+    return splu(
         K.tocsc(),
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0.1,
         options={"SymmetricMode": True},
     )
-
-    def solve(y: NDArray[np.float64]) -> NDArray[np.float64]:
-        right = np.zeros(len(scale))
-        right[:n] = scale[:n] * y
-        x: NDArray[np.float64] = scale[:n] * factors.solve(right)[:n]
-        return x
-
-    return symmetric_on_host(solve)
 
 
 def dense_inverses(A: torch.Tensor, dtype: torch.dtype) -> LinearMap:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["chebyshev", "nearly_inverse"]
+__all__ = ["chebyshev", "chebyshev_steps", "iteration", "nearly_inverse"]
 
 LEFT: Final = 0.25
 """What `nearly_inverse` may leave of an error."""
@@ -35,19 +35,40 @@ def chebyshev(smooth: _Map, apply: _Map, degree: int, low: float, high: float) -
     """
     if degree == 1:
         return smooth
-    centre, radius = (high + low) / 2.0, (high - low) / 2.0
+    return iteration(smooth, apply, *chebyshev_steps(degree, low, high))
+
+
+def iteration(
+    smooth: _Map, apply: _Map, first: float, steps: Sequence[tuple[float, float]]
+) -> _Map:
+    """Return a polynomial of a smoother by its iteration (see `chebyshev_steps`)."""
 
     def polynomial(r: Any) -> Any:
-        step = smooth(r) / centre
-        x, ratio = step, radius / centre
-        for _ in range(degree - 1):
-            next_ratio = 1.0 / (2.0 * centre / radius - ratio)
-            residual = smooth(r - apply(x))
-            step = next_ratio * ratio * step + 2.0 * next_ratio / radius * residual
-            x, ratio = x + step, next_ratio
+        step = first * smooth(r)
+        x = step
+        for kept, added in steps:
+            step = kept * step + added * smooth(r - apply(x))
+            x = x + step
         return x
 
     return polynomial
+
+
+def chebyshev_steps(
+    degree: int, low: float, high: float
+) -> tuple[float, list[tuple[float, float]]]:
+    """Return the factors of Chebyshev's iteration for eigenvalues of M A between two bounds.
+
+    It starts with x = step = first M r; each of the others makes a new step, that many times the
+    last one and that many times M (r - A x), and adds it to x.
+    """
+    centre, radius = (high + low) / 2.0, (high - low) / 2.0
+    ratio, steps = radius / centre, []
+    for _ in range(degree - 1):
+        next_ratio = 1.0 / (2.0 * centre / radius - ratio)
+        steps.append((next_ratio * ratio, 2.0 * next_ratio / radius))
+        ratio = next_ratio
+    return 1.0 / centre, steps
 
 
 def nearly_inverse(smooth: _Map, apply: _Map, condition: float) -> _Map:

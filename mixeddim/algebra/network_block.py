@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import SuperLU, cg, splu
 
+from mixeddim.algebra.triangular import Factors, factors_of, factors_solver
+
 __all__ = [
     "MOST_FACTORED",
     "coarse_basis",
     "definite_factors",
     "is_worth_coarsening",
     "laplacian_solver",
+    "small_factors",
 ]
 
 type _Map = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -59,6 +62,28 @@ def definite_factors(A: sparse.sparray) -> _Map:
     return _chains_scaled(A, _by_factors)
 
 
+def small_factors(A: sparse.sparray) -> Factors:
+    """Return the factors of a small matrix, scaled alike, as arrays for compiled loops.
+
+    Args:
+        A: Symmetric positive definite, shape (n, n), of a few thousand rows.
+
+    Raises:
+        RuntimeError: If A is not positive definite.
+    """
+    A, scale = _scaled(A)
+    return factors_of(_factors(A, "MMD_AT_PLUS_A"), scale)
+
+
+def _scaled(A: sparse.sparray) -> tuple[sparse.csr_array, NDArray[np.float64]]:
+    """Return E A E, and the diagonal of E: powers of two, after the largest entries of rows."""
+    A = A.tocsr()
+    largest = abs(A).max(axis=1).toarray().ravel()
+    scale = np.exp2(-np.rint(np.log2(np.where(largest > 0, largest, 1.0)) / 2))
+    scaling = sparse.diags_array(scale)
+    return (scaling @ A @ scaling).tocsr(), scale
+
+
 def laplacian_solver(A: sparse.sparray) -> _Map:
     """Return b -> A^-1 b, for shape (n,), by factors, or with many junctions by multigrid.
 
@@ -77,16 +102,12 @@ def laplacian_solver(A: sparse.sparray) -> _Map:
 
 def _chains_scaled(A: sparse.sparray, solver: Callable[[sparse.csr_array], _Map]) -> _Map:
     """Return b -> A^-1 b: scale A, eliminate its chains, and solve for junctions as given."""
-    A = A.tocsr()
-    largest = abs(A).max(axis=1).toarray().ravel()
-    scale = np.exp2(-np.rint(np.log2(np.where(largest > 0, largest, 1.0)) / 2))
-    scaling = sparse.diags_array(scale)
-    A = (scaling @ A @ scaling).tocsr()
+    A, scale = _scaled(A)
     entries = A.tocoo()
     is_tie = (entries.row != entries.col) & (entries.data != 0)
     is_chain = np.bincount(entries.row[is_tie], minlength=len(scale)) <= 2
     if len(scale) < SMALL or is_chain.all():
-        solve: _Map = _factors(A, "MMD_AT_PLUS_A").solve
+        solve: _Map = _by_factors(A)
     else:
         solve = _chains_first(A, np.flatnonzero(is_chain), np.flatnonzero(~is_chain), solver)
 
@@ -117,12 +138,12 @@ def _chains_first(
     # Any order of elimination leaves a chain a chain: there is hardly any fill-in.
     inner = _factors(A_cc, "NATURAL")
     solve_junctions = solver((A_jj - _through_chains(A_cc, A_cj, inner)).tocsr())
-    A_jc = A_cj.T.tocsr()
+    A_jc, solve_chains = A_cj.T.tocsr(), factors_solver(inner)
 
     def solve(b: NDArray[np.float64]) -> NDArray[np.float64]:
         x = np.empty_like(b)
-        x[junctions] = solve_junctions(b[junctions] - A_jc @ inner.solve(b[chains]))
-        x[chains] = inner.solve(b[chains] - A_cj @ x[junctions])
+        x[junctions] = solve_junctions(b[junctions] - A_jc @ solve_chains(b[chains]))
+        x[chains] = solve_chains(b[chains] - A_cj @ x[junctions])
         return x
 
     return solve
@@ -151,8 +172,7 @@ def _through_chains(
 
 
 def _by_factors(S: sparse.csr_array) -> _Map:
-    solve: _Map = _factors(S, "MMD_AT_PLUS_A").solve
-    return solve
+    return factors_solver(_factors(S, "MMD_AT_PLUS_A"))
 
 
 def _by_multigrid(S: sparse.csr_array) -> _Map:

@@ -16,7 +16,6 @@ import mixeddim as md
 from learning.petsc import PetscMultigrid, PetscPreconditioner
 from learning.preconditioners.classical import RugeStuben, SmoothedAggregation
 from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
-from learning.preconditioners.multigrid import geometric
 from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
 
 LINEAR = {
@@ -49,12 +48,6 @@ def problem(shape=(4, 3, 5), seed=0, bcs_3d=(), **coefficients):
     box, network = geometry(shape, seed)
     coefficients = {"sigma_3d": 1.0, **coefficients}
     return md.reduce(md.assemble(box, network, md.Coefficients(**coefficients), bcs_3d=[*bcs_3d]))
-
-
-@pytest.fixture(autouse=True)
-def more_grids(monkeypatch):
-    """Solve on coarse grids as small as on an accelerator, lest small problems have but one."""
-    monkeypatch.setattr(geometric, "MOST_COARSE_NODES", geometric.MOST_DENSE_NODES)
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,18 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from learning import kernels
+from learning.preconditioners.multigrid import compiled
 from learning.preconditioners.multigrid.grids import Prolongation
 from learning.preconditioners.multigrid.network import NetworkResponse, block_inverse
-from learning.preconditioners.multigrid.smoothers import bounded, low_rank
+from learning.preconditioners.multigrid.smoothers import Base, bounded, low_rank
 from learning.systems.sparse import (
-    DistributedMap,
     LinearMap,
     SparseMap,
     dense_blocks,
     dense_inverses,
     distributed_map,
+    rows_of,
     sparse_map,
     spd_solver,
     symmetric_map,
@@ -37,12 +39,13 @@ from learning.systems.sparse import (
 from mixeddim.tensors import (
     ALONE,
     MOST_FACTORED,
+    Factors,
     FromTissue,
     coarse_basis,
     is_worth_coarsening,
 )
 
-__all__ = ["Exchange", "exchange_of"]
+__all__ = ["AtFewPoints", "Exchange", "exchange_of"]
 
 
 class Exchange(Protocol):
@@ -94,7 +97,7 @@ def exchange_of(Pi: sparse.csr_array, network: NetworkResponse, like: torch.Tens
         like: A tensor of the dtype and device of the vectors, shape (batch, n).
     """
     few = Pi.shape[0] <= MOST_FACTORED * len(like)
-    kind: type[_AtFewPoints | _AtManyPoints] = _AtFewPoints if few else _AtManyPoints
+    kind: type[AtFewPoints | _AtManyPoints] = AtFewPoints if few else _AtManyPoints
     return kind(Pi, network, network.coupling(like), like)
 
 
@@ -121,12 +124,24 @@ class _AtPoints:
 
     @cached_property
     def row_sums(self) -> NDArray[np.float64]:
+        if self.is_compiled:
+            starts, columns, values = rows_of(self.Pi, torch.float64)
+            rows, means = (starts, columns, np.abs(values)), np.empty(self.Pi.shape[0])
+            sums = np.zeros(self.Pi.shape[1])
+            kernels.multiply_rows(rows, np.ones(len(sums)), means)
+            kernels.add_transposed_rows(rows, means, sums)
+            return sums
         size = abs(self.Pi)
-        sums: NDArray[np.float64] = size.T @ (size @ np.ones(size.shape[1]))
-        return sums
+        return size.T @ (size @ np.ones(size.shape[1]))  # type: ignore[no-any-return]
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled loops do the work."""
+        is_here = not self.like.is_cuda and not isinstance(self.Pi, FromTissue)
+        return kernels.ARE_COMPILED and is_here
 
     @cached_property
-    def average(self) -> SparseMap | DistributedMap:
+    def average(self) -> SparseMap:
         if isinstance(self.Pi, FromTissue):
             return distributed_map(self.Pi, self.like)
         return sparse_map(self.Pi, self.like)
@@ -135,18 +150,48 @@ class _AtPoints:
         return self.average.T(self.coupling(self.average(v)))
 
 
-class _AtFewPoints(_AtPoints):
+class AtFewPoints(_AtPoints):
     """The exchange of a small network, inverted exactly on every grid."""
 
     def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
+        """Return the inverse itself."""
+        if self.is_compiled:
+            return self.base(D, relaxation).map()
         following = self.network.following
         return low_rank(D, self.Pi, self.average, following, self.like, relaxation)
 
+    def in_rows(self, factors_11: Factors) -> compiled.Exchange:
+        """Return the exchange for compiled loops; factors of A_11 are those of the batch."""
+        assert not isinstance(self.Pi, FromTissue)
+        dtype = self.like.dtype
+        return compiled.Exchange(
+            rows_of(self.Pi, dtype), rows_of(self.network.N, dtype), factors_11
+        )
+
+    def base(
+        self,
+        D: NDArray[np.float64],
+        relaxation: float,
+        *,
+        is_lumped: bool = False,
+        inverts_coupling: bool = True,
+    ) -> Base:
+        """Return S_0 for compiled loops (see `Base.of`)."""
+        assert not isinstance(self.Pi, FromTissue)
+        return Base.of(
+            D / relaxation, self.row_sums, self.Pi, self.network, self.like.dtype,
+            is_lumped=is_lumped, inverts_coupling=inverts_coupling,
+        )  # fmt: skip
+
     def coarse(self, P: Prolongation) -> Exchange:
+        """Return P' Pi' C Pi P."""
         Pi = (self.Pi @ P).tocsr()
+        if isinstance(Pi, sparse.csr_array):
+            Pi.sort_indices()  # once, for all that wants it
         return replace(self, Pi=Pi, like=_on_next_grid(self.like, Pi))
 
     def inverse(self, A_0: sparse.sparray) -> LinearMap:
+        """Return b -> (A_0 + Pi' C Pi)^-1 b."""
         return self.network.inverse(A_0, self.Pi, self.like.device)
 
 
@@ -154,24 +199,17 @@ class _AtManyPoints(_AtPoints):
     """The exchange of a large network on the finest grid."""
 
     def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
-        # Here the network is taken to follow at each of its dofs by itself, less than it does.
-        if self.network.following is None:
-            near = None
-        else:
-            N = sparse_map(self.network.N, self.like)
-            ties = _row_sums(self.network.A_11, self.like)
-            near = lambda y: y - N(N.T(y) / ties)  # noqa: E731
-        average = self.average
+        average, response = self.average, self.network.response_at_dofs(self.like)
 
         def product(v: torch.Tensor) -> torch.Tensor:
-            means = average(v)
-            return average.T(means if near is None else near(means))
+            return average.T(response(average(v)))
 
         Pi = self.Pi
         processes = Pi.ownership.processes if isinstance(Pi, FromTissue) else ALONE
         return bounded(D, self.row_sums, product, self.like, relaxation, processes)
 
     def coarse(self, P: Prolongation) -> Exchange:
+        """Return P' Pi' C Pi P."""
         Pi = (self.Pi @ P).tocsr()
         if isinstance(Pi, FromTissue):  # products of the points stay where their columns are
             return replace(self, Pi=Pi, like=_on_next_grid(self.like, Pi))

@@ -22,25 +22,45 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.preconditioners.multigrid.exchange import Exchange, exchange_of
+from learning import kernels
+from learning.preconditioners.multigrid.compiled import CompiledLevel, compiled_cycle
+from learning.preconditioners.multigrid.exchange import AtFewPoints, Exchange, exchange_of
 from learning.preconditioners.multigrid.grids import GridInBoxes, GridOperator, WholeGrid, finest
 from learning.preconditioners.multigrid.near_kernel import NearKernel
 from learning.preconditioners.multigrid.network import NetworkResponse
-from learning.preconditioners.multigrid.smoothers import RELAXATION, l1_jacobi
-from learning.preconditioners.multigrid.transfer import coarsened, coupling_along_axes
-from learning.systems.operators import SystemBatch, averaging_matrices, grids_of
-from learning.systems.sparse import DistributedMap, LinearMap, SparseMap, distributed_map, norm
-from mixeddim.tensors import ALONE, Grid, Processes, ReducedSystem, chebyshev
+from learning.preconditioners.multigrid.smoothers import LUMPED, RELAXATION, Polynomial, l1_jacobi
+from learning.preconditioners.multigrid.transfer import (
+    Axes,
+    coarsened,
+    coupling_along_axes,
+    nodes_along_axes,
+)
+from learning.systems.operators import (
+    SystemBatch,
+    averaging_matrices,
+    grids_of,
+    orders,
+    permutations,
+)
+from learning.systems.sparse import LinearMap, SparseMap, distributed_map, norm
+from mixeddim.tensors import (
+    ALONE,
+    Grid,
+    Processes,
+    ReducedSystem,
+    SymmetricProduct,
+    chebyshev_steps,
+)
 
 __all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hierarchy", "v_cycle"]
 
 Smoother = Literal["low_rank", "l1_jacobi"]
 
-MOST_COARSE_NODES: Final = 1400
-"""A grid of no more nodes is solved directly: 11³ from 20 or 40 cells, 9³ from 32, 64 or 128."""
+MOST_COARSE_NODES: Final = 300
+"""A grid of no more nodes is solved directly: 6³ from 20 or 40 cells, 5³ from 32, 64 or 128."""
 
-MOST_DENSE_NODES: Final = 300
-"""The same on an accelerator, by dense inverses: 6³ from 20 cells, 5³ from 32, 64 or 128."""
+MOST_TWICE_NODES: Final = 1400
+"""A grid of no more nodes is visited twice: 11³ from 20 or 40 cells, 9³ from 32, 64 or 128."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +108,14 @@ class GeometricMultigrid:
                 singular.
         """
         hierarchy = create_hierarchy(systems, batch, self.dtype or batch.g.dtype)
-        return hierarchy.preconditioner([self._smoother(level) for level in hierarchy.levels])
+        return hierarchy.preconditioner([self._polynomial] * len(hierarchy.levels))
 
-    def _smoother(self, level: Level) -> LinearMap:
-        base = self._base(level)
-        return chebyshev(base, level.apply, self.degree, RELAXATION / 4.0, RELAXATION)
-
-    def _base(self, level: Level) -> LinearMap:
-        if self.smoother == "l1_jacobi":
-            return l1_jacobi(level.row_sums, level.exchange.row_sums, level.like)
-        return level.exchange.smoother(level.row_sums, RELAXATION)
+    @property
+    def _polynomial(self) -> Polynomial:
+        first, steps = 1.0, []
+        if self.degree > 1:
+            first, steps = chebyshev_steps(self.degree, RELAXATION / 4.0, RELAXATION)
+        return Polynomial(RELAXATION, first, tuple(steps), self.smoother == "low_rank")
 
 
 # --- The cycle --------------------------------------------------------------------------------
@@ -111,7 +129,7 @@ class Level:
 
     Attributes:
         operator: A_0.
-        is_coarsened: Whether the next grid is coarser along x, y and z.
+        next_axes: The next grid.
         tissue: A_0 as a map.
         exchange: Pi' C Pi.
         prolong: Interpolation P from the next grid; its transpose is the restriction.
@@ -120,10 +138,10 @@ class Level:
     """
 
     operator: GridOperator
-    is_coarsened: tuple[bool, bool, bool]
+    next_axes: Axes
     tissue: LinearMap
     exchange: Exchange
-    prolong: SparseMap | DistributedMap
+    prolong: SparseMap
     like: torch.Tensor
     processes: Processes
 
@@ -131,6 +149,35 @@ class Level:
     def row_sums(self) -> NDArray[np.float64]:
         """Those of |A_0|, shape (batch n,)."""
         return self.operator.row_sums
+
+    @property
+    def is_coarsened(self) -> tuple[bool, bool, bool]:
+        """Whether the next grid is coarser along x, y and z."""
+        axes = zip(self.next_axes, self.operator.axes, strict=True)
+        x, y, z = (len(coarse) < len(fine) for coarse, fine in axes)
+        return x, y, z
+
+    @property
+    def visits_next_twice(self) -> bool:
+        """Whether the next grid is small, and not the coarsest."""
+        return MOST_COARSE_NODES < np.prod([len(x) for x in self.next_axes]) <= MOST_TWICE_NODES
+
+    def is_weak(self, relaxation: float) -> bool:
+        """Return whether the coupling is weak enough for the smoother to take its row sums."""
+        strongest = (relaxation * self.exchange.row_sums / self.row_sums).max(initial=0.0)
+        return self.processes.max(strongest) <= LUMPED
+
+    def smoother(self, polynomial: Polynomial) -> LinearMap:
+        """Return p(S_0 S) S_0, with row sums in place of weak coupling in both."""
+        relaxation, row_sums = polynomial.relaxation, self.exchange.row_sums
+        is_weak = self.is_weak(relaxation)
+        if polynomial.inverts_coupling and not is_weak:
+            return polynomial.of(self.exchange.smoother(self.row_sums, relaxation), self.apply)
+        S_0 = l1_jacobi(self.row_sums, row_sums, self.like, relaxation)
+        if not is_weak:
+            return polynomial.of(S_0, self.apply)
+        lumped = torch.tensor(row_sums).to(self.like).reshape(self.like.shape)
+        return polynomial.of(S_0, lambda v: self.tissue(v) + lumped * v)
 
     def apply(self, v: torch.Tensor) -> torch.Tensor:
         """Return S v, shape (batch, n)."""
@@ -146,25 +193,90 @@ class Hierarchy:
         solve_coarsest: Of vectors in grid order.
         to_grid: From vectors in dof order to the finest grid.
         to_dofs: And back.
+        batch: The systems.
+        grids: Theirs.
         dtype: What the cycle runs in.
         constants: What the vectors' dtype has to do for a cycle in a coarser one, or None.
-        processes: Over which the vectors are distributed.
     """
 
     levels: tuple[Level, ...]
     solve_coarsest: LinearMap
     to_grid: LinearMap
     to_dofs: LinearMap
+    batch: SystemBatch
+    grids: Sequence[Grid]
     dtype: torch.dtype
     constants: NearKernel | None
-    processes: Processes
 
-    def preconditioner(self, smoothers: Sequence[LinearMap]) -> LinearMap:
+    @property
+    def processes(self) -> Processes:
+        """Over which the vectors are distributed."""
+        return self.batch.processes
+
+    def preconditioner(self, smoothers: Sequence[Polynomial | LinearMap]) -> LinearMap:
         """Return the V-cycle with a smoother for each level, as a map of vectors in dof order.
 
         In another dtype than that of the vectors it works on the normalised residual.
         """
+        compiled = self._compiled(smoothers)
+        if compiled is not None:
+            apply = self._in_arrays(compiled)
+        else:
+            apply = self._in_tensors(
+                [
+                    level.smoother(smooth) if isinstance(smooth, Polynomial) else smooth
+                    for level, smooth in zip(self.levels, smoothers, strict=True)
+                ]
+            )
+        return apply if self.constants is None else self.constants.deflated(apply)
 
+    def _compiled(self, smoothers: Sequence[Polynomial | LinearMap]) -> list[CompiledLevel] | None:
+        """Return the levels for compiled loops, or None where these do not do."""
+        if self.batch.factors_11 is None:
+            return None
+        levels = []
+        for level, polynomial in zip(self.levels, smoothers, strict=True):
+            exchange, operator = level.exchange, level.operator
+            if not (isinstance(polynomial, Polynomial) and isinstance(operator, WholeGrid)):
+                return None
+            if not isinstance(exchange, AtFewPoints):
+                return None
+            shapes = [tuple(len(x) for x in axes) for axes in (operator.axes, level.next_axes)]
+            levels.append(
+                CompiledLevel(
+                    operator.matrix(level.like),
+                    exchange.in_rows(self.batch.factors_11),
+                    exchange.base(
+                        level.row_sums,
+                        polynomial.relaxation,
+                        is_lumped=level.is_weak(polynomial.relaxation),
+                        inverts_coupling=polynomial.inverts_coupling,
+                    ),
+                    polynomial,
+                    nodes_along_axes(level.next_axes, operator.axes, self.dtype),
+                    (shapes[0], shapes[1]),
+                    visits_next_twice=level.visits_next_twice,
+                )
+            )
+        return levels
+
+    def _in_arrays(self, levels: Sequence[CompiledLevel]) -> LinearMap:
+        node_of_dof, dof_of_node = permutations(self.grids)
+        on_grid = np.empty(node_of_dof.shape, torch.empty(0, dtype=self.dtype).numpy().dtype)
+
+        def multiply(r: torch.Tensor) -> torch.Tensor:
+            size = np.ones(len(r))
+            if r.dtype != self.dtype:
+                size = torch.linalg.vector_norm(r, dim=1).numpy()
+                size = np.where(size > 0, size, 1.0)
+            kernels.permute(dof_of_node, 1.0 / size, r.contiguous().numpy(), on_grid)
+            x, result = compiled_cycle(levels, self.solve_coarsest, on_grid), torch.empty_like(r)
+            kernels.permute(node_of_dof, size, x, result.numpy())
+            return result
+
+        return lambda r: SymmetricProduct.apply(r, multiply) if r.requires_grad else multiply(r)
+
+    def _in_tensors(self, smoothers: Sequence[LinearMap]) -> LinearMap:
         def apply(r: torch.Tensor) -> torch.Tensor:
             if r.dtype == self.dtype:
                 return self.to_dofs(v_cycle(self, smoothers, self.to_grid(r)))
@@ -173,7 +285,7 @@ class Hierarchy:
             x = v_cycle(self, smoothers, self.to_grid(r / size).to(self.dtype))
             return size * self.to_dofs(x).to(r.dtype)
 
-        return apply if self.constants is None else self.constants.deflated(apply)
+        return apply
 
 
 def v_cycle(
@@ -181,7 +293,8 @@ def v_cycle(
 ) -> torch.Tensor:
     """Return M r: smooth, correct from the next grid, smooth again.
 
-    Symmetric positive definite where each smoother is symmetric and converges by itself.
+    A small next grid is visited twice, which costs hardly anything (a W-cycle there). Symmetric
+    positive definite where each smoother is symmetric and converges by itself.
 
     Args:
         hierarchy: The levels.
@@ -194,7 +307,11 @@ def v_cycle(
     level, smooth = hierarchy.levels[depth], smoothers[depth]
     x = smooth(r)
     coarse_residual = level.prolong.T(r - level.apply(x))
-    x = x + level.prolong(v_cycle(hierarchy, smoothers, coarse_residual, depth + 1))
+    correction = v_cycle(hierarchy, smoothers, coarse_residual, depth + 1)
+    if level.visits_next_twice:
+        left = coarse_residual - hierarchy.levels[depth + 1].apply(correction)
+        correction = correction + v_cycle(hierarchy, smoothers, left, depth + 1)
+    x = x + level.prolong(correction)
     return x + smooth(r - level.apply(x))
 
 
@@ -205,8 +322,6 @@ def create_hierarchy(
     systems: Sequence[ReducedSystem],
     batch: SystemBatch,
     dtype: torch.dtype,
-    *,
-    to_smallest: bool = False,
 ) -> Hierarchy:
     """Build the Galerkin operators of all grids.
 
@@ -214,20 +329,19 @@ def create_hierarchy(
         systems: On structured boxes of one shape.
         batch: The same systems.
         dtype: Of the vectors in the cycle.
-        to_smallest: Whether to coarsen on a CPU as far as on an accelerator.
 
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
     """
     grids = grids_of(systems)
     like = batch.g.to(dtype)
-    operator: GridOperator = finest(systems, grids)
+    operator: GridOperator = finest(systems, grids, batch)
     Pi, row_sums = averaging_matrices(systems), operator.row_sums
     to_grid: LinearMap = _identity
     to_dofs: LinearMap = _identity
     if not isinstance(operator, GridInBoxes):
         Pi = _on_grids(Pi, grids)
-        to_grid, to_dofs = _orders(grids, like.device)
+        to_grid, to_dofs = orders(grids, like.device)
     elif operator.is_to_gather:
         to_whole = operator.to_whole()
         operator, Pi = operator.gathered(), Pi @ to_whole
@@ -238,15 +352,13 @@ def create_hierarchy(
 
     levels: list[Level] = []
     coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
-    most = MOST_DENSE_NODES if like.is_cuda or to_smallest else MOST_COARSE_NODES
-    while np.prod([len(x) for x in operator.axes]) > most:
-        fine, axes = operator.axes, coarsened(operator.axes, coupling)
-        along_x, along_y, along_z = (len(a) < len(b) for a, b in zip(axes, fine, strict=True))
+    while np.prod([len(x) for x in operator.axes]) > MOST_COARSE_NODES:
+        axes = coarsened(operator.axes, coupling)
         P, prolong, coarser = operator.coarse(axes, like)
         levels.append(
             Level(
                 operator=operator,
-                is_coarsened=(along_x, along_y, along_z),
+                next_axes=axes,
                 tissue=operator.matrix(like),
                 exchange=exchange,
                 prolong=prolong,
@@ -274,23 +386,15 @@ def create_hierarchy(
         solve_coarsest=solve_coarsest,
         to_grid=to_grid,
         to_dofs=to_dofs,
+        batch=batch,
+        grids=grids,
         dtype=dtype,
         constants=constants,
-        processes=batch.processes,
     )
 
 
 def _identity(v: torch.Tensor) -> torch.Tensor:
     return v
-
-
-def _orders(grids: Sequence[Grid], device: torch.device) -> tuple[LinearMap, LinearMap]:
-    """Return the maps from dof order to grid order and back, of (batch, n)."""
-    node_of_dof = np.stack([grid.node_of_dof for grid in grids])
-    dof_of_node = np.empty_like(node_of_dof)
-    np.put_along_axis(dof_of_node, node_of_dof, np.arange(node_of_dof.shape[1])[None], axis=1)
-    node, dof = (torch.tensor(order, device=device) for order in (node_of_dof, dof_of_node))
-    return lambda v: v.gather(1, dof), lambda v: v.gather(1, node)
 
 
 def _on_grids(Pi: sparse.csr_array, grids: Sequence[Grid]) -> sparse.csr_array:

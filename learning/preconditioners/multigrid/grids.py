@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final, Protocol
 
 import numpy as np
@@ -18,22 +18,23 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.preconditioners.multigrid.stencils import (
+from learning.preconditioners.multigrid.stencils import CENTRE, coarse_stencils, whole
+from learning.preconditioners.multigrid.transfer import (
+    Axes,
+    axes_of,
+    interpolation,
+    interpolation_map,
+)
+from learning.systems.boxes import Boxes, boxes_of
+from learning.systems.operators import SystemBatch
+from learning.systems.sparse import LinearMap, SparseMap, block_diagonal, distributed_map
+from learning.systems.stencils import (
     OFFSETS,
     StencilMatrix,
-    coarse_stencils,
-    offsets_of_steps,
+    fill_stencils,
+    positions_of,
+    row_sums,
     stencils_of,
-)
-from learning.preconditioners.multigrid.transfer import Axes, axes_of, interpolation
-from learning.systems.boxes import Boxes, boxes_of
-from learning.systems.sparse import (
-    DistributedMap,
-    LinearMap,
-    SparseMap,
-    block_diagonal,
-    distributed_map,
-    sparse_map,
 )
 from mixeddim.tensors import Grid, Interpolation, ReducedSystem, ToTissue
 
@@ -87,17 +88,20 @@ class GridOperator(Protocol):
 
     def coarse(
         self, axes: Axes, like: torch.Tensor
-    ) -> tuple[Prolongation, SparseMap | DistributedMap, GridOperator]:
+    ) -> tuple[Prolongation, SparseMap, GridOperator]:
         """Return the interpolation P from a coarser grid, as matrix and as map, and P' A_0 P."""
         ...
 
 
-def finest(systems: Sequence[ReducedSystem], grids: Sequence[Grid]) -> WholeGrid | GridInBoxes:
+def finest(
+    systems: Sequence[ReducedSystem], grids: Sequence[Grid], batch: SystemBatch
+) -> WholeGrid | GridInBoxes:
     """Return A_0 on the finest grid.
 
     Args:
         systems: On grids of one shape; on several processes one system, in the order of boxes.
         grids: Theirs.
+        batch: The same systems.
 
     Raises:
         ValueError: If that one is in another order.
@@ -105,17 +109,17 @@ def finest(systems: Sequence[ReducedSystem], grids: Sequence[Grid]) -> WholeGrid
     matrices, axes = [system.A_0 for system in systems], axes_of(grids[0])
     processes = systems[0].processes
     if processes.size == 1:
-        return WholeGrid(axes, stencils_of(matrices, grids))
+        stencils = batch.stencils
+        return WholeGrid(axes, stencils_of(matrices, grids) if stencils is None else stencils)
     boxes = boxes_of(systems[0])
     A, halo = matrices[0].local
     count = boxes.ownership.count
-    strides, offset_of_step, farthest = offsets_of_steps(boxes.shape)
-    position, lengths = strides @ boxes.nodes(halo.numbers), np.diff(A.indptr)
-    step = position[A.indices] - np.repeat(position[:count], lengths)
-    stencils = np.zeros((27, count))
-    stencils[offset_of_step[step + farthest], np.repeat(np.arange(count), lengths)] = A.data
-    shape = boxes.patch_shape()
-    return GridInBoxes(axes, stencils.reshape(27, *shape), boxes)
+    stencil = np.zeros((14, count))
+    positions = positions_of(boxes.shape)[
+        np.ravel_multi_index(tuple(boxes.nodes(halo.numbers)), boxes.shape)
+    ]
+    fill_stencils(A, np.arange(count), positions, boxes.shape, stencil)
+    return GridInBoxes(axes, stencil.reshape(14, *boxes.patch_shape()), boxes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +128,11 @@ class WholeGrid:
 
     Attributes:
         axes: The grid.
-        stencils: Shape (batch, 27, nx, ny, nz).
+        A: In float64 on the CPU.
     """
 
     axes: Axes
-    stencils: NDArray[np.float64]
+    A: StencilMatrix
 
     @property
     def index(self) -> NDArray[np.int64]:
@@ -138,38 +142,39 @@ class WholeGrid:
     @cached_property
     def row_sums(self) -> NDArray[np.float64]:
         """Of |A_0|, shape (batch n,)."""
-        sums: NDArray[np.float64] = np.abs(self.stencils).sum(axis=1).ravel()
-        return sums
+        return row_sums(self.A)
 
     @cached_property
-    def _tensors(self) -> dict[tuple[torch.dtype, torch.device], torch.Tensor]:
+    def _matrices(self) -> dict[tuple[torch.dtype, torch.device], StencilMatrix]:
         return {}
-
-    def _tensor(self, like: torch.Tensor) -> torch.Tensor:
-        kind = like.dtype, like.device
-        if kind not in self._tensors:
-            self._tensors[kind] = torch.tensor(self.stencils).to(like)
-        return self._tensors[kind]
 
     def matrix(self, like: torch.Tensor) -> StencilMatrix:
         """Return A_0 as a map."""
-        return StencilMatrix(self._tensor(like))
+        kind = like.dtype, like.device
+        if kind not in self._matrices:
+            self._matrices[kind] = self.A.to(like)
+        return self._matrices[kind]
 
     def matrix_of(
         self, make: Make, values: NDArray[np.float64], like: torch.Tensor
     ) -> StencilMatrix:
         """Return another matrix (see `GridOperator`)."""
-        stencils = self._tensor(like)
-        return StencilMatrix(
-            make(stencils, torch.tensor(values).to(like).reshape_as(stencils[:, 0]))
-        )
+        stencils = whole(self.matrix(like).stencils)
+        made = make(stencils, torch.tensor(values).to(like).reshape_as(stencils[:, 0]))
+        return StencilMatrix(made[:, CENTRE:], tuple(range(14)))
 
     def coarse(
         self, axes: Axes, like: torch.Tensor
     ) -> tuple[sparse.csr_array, SparseMap, WholeGrid]:
         """Return P, block-diagonal, and P' A_0 P."""
-        P, prolong = _interpolation(axes, self.axes, len(self.stencils), like.dtype, like.device)
-        return P, prolong, WholeGrid(axes, coarse_stencils(self.stencils, axes, self.axes))
+        batch = len(self.A.stencils)
+        coarser = coarse_stencils(self.A, axes, self.axes)
+        P = interpolation(axes, self.axes)
+        return (
+            P if batch == 1 else block_diagonal([P] * batch, P.shape[0]),
+            interpolation_map(axes, self.axes, like),
+            WholeGrid(axes, coarser),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +183,7 @@ class GridInBoxes:
 
     Attributes:
         axes: The whole grid.
-        stencils: Of the nodes here, shape (27, nx, ny, nz).
+        stencils: Of the nodes here, shape (14, nx, ny, nz).
         boxes: Who has which nodes.
     """
 
@@ -194,8 +199,9 @@ class GridInBoxes:
     @cached_property
     def row_sums(self) -> NDArray[np.float64]:
         """Of |A_0| at the nodes here."""
-        sums: NDArray[np.float64] = np.abs(self.stencils).sum(axis=0).ravel()
-        return sums
+        shape, here = self.boxes.patch_shape(1), self.boxes.crop(1)
+        near = StencilMatrix(torch.from_numpy(self._padded(1))[None], tuple(range(14)))
+        return row_sums(near).reshape(shape)[here].ravel()
 
     @property
     def is_to_gather(self) -> bool:
@@ -211,18 +217,19 @@ class GridInBoxes:
         """Return another matrix (see `GridOperator`)."""
         # Of rows two nodes away from a patch of one layer the entries lead out of one of three.
         near = torch.tensor(self.boxes.pad(values, 3)).to(like).reshape(self.boxes.patch_shape(3))
-        made = make(torch.tensor(self._padded(3)).to(like)[None], near[None])
-        return self._on_patch(made[(..., *self.boxes.crop(3, within=1))])
+        made = make(whole(torch.tensor(self._padded(3)).to(like)[None]), near[None])
+        return self._on_patch(made[:, CENTRE:][(..., *self.boxes.crop(3, within=1))])
 
     def coarse(
         self, axes: Axes, like: torch.Tensor
-    ) -> tuple[Interpolation | ToTissue, DistributedMap, GridOperator]:
+    ) -> tuple[Interpolation | ToTissue, SparseMap, GridOperator]:
         """Return P and P' A_0 P, in boxes or gathered."""
         boxes, fine = self.boxes, self.axes
         coarser = _coarser(boxes, axes, fine)
         near = _part(fine, boxes.patch(2))
         known = _within(axes, near)
-        stencils = coarse_stencils(self._padded(2)[None], known, near)[0]
+        padded = StencilMatrix(torch.from_numpy(self._padded(2))[None], tuple(range(14)))
+        stencils = coarse_stencils(padded, known, near).stencils[0].numpy()
         x, y, z = (
             slice(nodes.index(mine[0]), nodes.index(mine[-1]) + 1) if mine else slice(0, 0)
             for nodes, mine in zip(known, _part(axes, coarser.patch()), strict=True)
@@ -238,11 +245,12 @@ class GridInBoxes:
     def gathered(self) -> WholeGrid:
         """Return the whole grid, on every process."""
         boxes, num_nodes = self.boxes, int(np.prod(self.boxes.shape))
-        entries = boxes.processes.join(np.ascontiguousarray(self.stencils.reshape(27, -1).T))
+        entries = boxes.processes.join(np.ascontiguousarray(self.stencils.reshape(14, -1).T))
         place = np.ravel_multi_index(tuple(boxes.nodes(np.arange(num_nodes))), boxes.shape)
-        stencils = np.empty((27, num_nodes))
+        stencils = np.empty((14, num_nodes))
         stencils[:, place] = entries.T
-        return WholeGrid(self.axes, stencils.reshape(1, 27, *boxes.shape))
+        whole_grid = torch.from_numpy(stencils.reshape(1, 14, *boxes.shape))
+        return WholeGrid(self.axes, StencilMatrix(whole_grid))
 
     def to_whole(self) -> ToTissue:
         """Return the matrix that takes the values at the nodes here from those of the grid."""
@@ -253,8 +261,8 @@ class GridInBoxes:
 
     def _padded(self, width: int) -> NDArray[np.float64]:
         """Return the stencils on a patch, without entries that lead out of it."""
-        padded = torch.from_numpy(self.boxes.pad(self.stencils.reshape(27, -1), width))
-        return _closed(padded.reshape(1, 27, *self.boxes.patch_shape(width)))[0].numpy()
+        padded = torch.from_numpy(self.boxes.pad(self.stencils.reshape(14, -1), width))
+        return _closed(padded.reshape(1, 14, *self.boxes.patch_shape(width)))[0].numpy()
 
     def _on_patch(self, stencils: torch.Tensor) -> LinearMap:
         """Return the matrix of stencils on a patch of one layer."""
@@ -268,18 +276,8 @@ class GridInBoxes:
         return multiply
 
 
-@lru_cache(maxsize=12)
-def _interpolation(
-    coarse: Axes, fine: Axes, batch: int, dtype: torch.dtype, device: torch.device
-) -> tuple[sparse.csr_array, SparseMap]:
-    """Return the interpolation of a batch, kept since the systems of a study share their grid."""
-    to_nodes = interpolation(coarse, fine)
-    P = block_diagonal([to_nodes] * batch, to_nodes.shape[0])
-    return P, sparse_map(P, torch.empty(0, dtype=dtype, device=device))
-
-
 def _closed(stencils: torch.Tensor) -> torch.Tensor:
-    """Set the entries to zero, in place, that lead out of a patch, (1, 27, nx, ny, nz)."""
+    """Set the entries to zero, in place, that lead out of a patch, (1, 14, nx, ny, nz)."""
     for axis, steps in enumerate(np.array(OFFSETS).T):
         for step, layer in ((-1, 0), (1, -1)):
             face = stencils.select(2 + axis, layer)

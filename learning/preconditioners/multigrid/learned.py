@@ -160,10 +160,7 @@ class LearnedMultigrid:
             )
         if torch.is_grad_enabled() and parameter.requires_grad:
             batch.processes.refuse("training")
-        # Coarsen the small grids of training too, so that the network learns more than the finest.
-        hierarchy = create_hierarchy(
-            systems, batch, parameter.dtype, to_smallest=self.model.training
-        )
+        hierarchy = create_hierarchy(systems, batch, parameter.dtype)
         return hierarchy.preconditioner([self._smoother(level) for level in hierarchy.levels])
 
     def _smoother(self, level: Level) -> LinearMap:

@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
 from learning.systems.operators import SystemBatch, network_bases, network_blocks
@@ -23,13 +24,17 @@ from learning.systems.sparse import (
     LinearMap,
     dense_blocks,
     dense_inverses,
+    quasi_definite_factors,
     quasi_definite_solver,
     sparse_map,
     spd_solver,
 )
-from mixeddim.tensors import ReducedSystem
+from mixeddim.tensors import Factors, ReducedSystem, small_factors
 
 __all__ = ["NetworkResponse", "block_inverse"]
+
+MOST_DENSE_NODES: Final = 300
+"""So many nodes a grid has, at most, on which S is inverted as a dense matrix: see `geometric`."""
 
 FOLLOWS: Final = 0.1
 """The network follows the tissue where its exchange makes up this share of a diagonal entry."""
@@ -86,11 +91,30 @@ class NetworkResponse:
 
         return apply
 
+    def response_at_dofs(self, like: torch.Tensor) -> LinearMap:
+        """Return a C from (batch, num_points) to the same that needs no factors, and is larger.
+
+        In it the network follows at each of its dofs by itself, which is less than it does.
+        """
+        N, ties = self.following_at_dofs()
+        if N.nnz == 0:
+            return lambda values: values
+        N_map, inverse = sparse_map(N, like), torch.tensor(1.0 / ties).to(like)
+        inverse = inverse.reshape(len(like), -1)
+        return lambda values: values - N_map(inverse * N_map.T(values))
+
+    def following_at_dofs(self) -> tuple[sparse.csr_array, NDArray[np.float64]]:
+        """Return the N and the diagonal of that C, 1 - N ties^-1 N'."""
+        ties: NDArray[np.float64] = abs(self.A_11).sum(axis=1)
+        following = self.following
+        return sparse.csr_array(self.N.shape) if following is None else following.N, ties
+
     def inverse(self, B: sparse.sparray, Pi: sparse.csr_array, device: torch.device) -> LinearMap:
         """Return b -> (B + Pi' C Pi)^-1 b, in float64 throughout: it may be nearly singular.
 
-        On a CPU by sparse factors of the block system of tissue and network, whose solution for
-        (b, 0) has that product for its first part; on an accelerator by dense inverses.
+        On a coarsest grid, and on an accelerator, by dense inverses of S; else by sparse factors of
+        the block system of tissue and network, whose solution for (b, 0) has that product for its
+        first part.
 
         Args:
             B: Block-diagonal, symmetric.
@@ -101,7 +125,7 @@ class NetworkResponse:
             ValueError: If it is not positive definite.
         """
         A_33, A_31 = (B + Pi.T @ Pi).tocsr(), (Pi.T @ self.N).tocsr()
-        if device.type == "cuda":
+        if device.type == "cuda" or B.shape[0] <= MOST_DENSE_NODES * len(self.systems):
             return self._dense_inverse(A_33, A_31, device)
         return block_inverse(A_33, A_31, self.A_11)
 
@@ -129,6 +153,14 @@ class NetworkResponse:
         """
         K_1 = self.A_11 - self.N.T @ self.N
         return quasi_definite_solver(G + sparse.eye_array(G.shape[0]), self.N, K_1, like)
+
+    def capacitance_factors(self, G: sparse.csr_array) -> Factors:
+        """Return factors of that matrix, or of 1 + G where the network stands fast."""
+        one, following = sparse.eye_array(G.shape[0]), self.following
+        if following is None:
+            return small_factors(G + one)
+        K_1 = following.A_11 - following.N.T @ following.N
+        return quasi_definite_factors(G + one, following.N, K_1)
 
 
 def block_inverse(

@@ -8,27 +8,43 @@ energy norm whatever the coefficients, and a V-cycle around it is positive defin
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from learning import kernels
 from learning.preconditioners.multigrid.network import NetworkResponse
-from learning.systems.sparse import DistributedMap, LinearMap, SparseMap, spd_solver
-from mixeddim.tensors import ALONE, FromTissue, Processes, nearly_inverse
+from learning.systems.sparse import LinearMap, SparseMap, rows_of, spd_solver
+from mixeddim.tensors import (
+    ALONE,
+    NO_FACTORS,
+    FromTissue,
+    Processes,
+    SymmetricProduct,
+    iteration,
+    nearly_inverse,
+)
 
-__all__ = ["RELAXATION", "bounded", "l1_jacobi", "low_rank"]
+__all__ = ["LUMPED", "RELAXATION", "Base", "Polynomial", "bounded", "l1_jacobi", "low_rank"]
+
+LUMPED: Final = 3.0
+"""Coupling of so many times D / omega, at most, is as good as its row sums to a smoother."""
 
 RELAXATION: Final = 1.6
 """The bound omega. On constant coefficients D / omega is the diagonal of damped Jacobi, 0.8."""
 
 
 def l1_jacobi(
-    row_sums: NDArray[np.float64], coupling: NDArray[np.float64], like: torch.Tensor
+    row_sums: NDArray[np.float64],
+    coupling: NDArray[np.float64],
+    like: torch.Tensor,
+    relaxation: float = RELAXATION,
 ) -> LinearMap:
-    """Return the division by the row sums of |A_0| and Pi' Pi over omega.
+    """Return the division by the row sums of |A_0| over omega and of Pi' Pi.
 
     Blind to what the coupling ties together: iterations grow with its strength (Baker, Falgout,
     Kolev & Yang 2011, doi:10.1137/100798806).
@@ -37,15 +53,16 @@ def l1_jacobi(
         row_sums: Of |A_0|, shape (batch n,).
         coupling: Those of |Pi|' |Pi|, of the same shape.
         like: A tensor of dtype, device and shape (batch, n) of the vectors.
+        relaxation: omega.
     """
-    inverse = torch.tensor(RELAXATION / (row_sums + coupling)).to(like).reshape(like.shape)
+    inverse = torch.tensor(1.0 / (row_sums / relaxation + coupling)).to(like).reshape(like.shape)
     return lambda r: inverse * r
 
 
 def low_rank(
     row_sums: NDArray[np.float64],
     Pi: sparse.csr_array | FromTissue,
-    average: SparseMap | DistributedMap,
+    average: SparseMap,
     network: NetworkResponse | None,
     like: torch.Tensor,
     relaxation: float = RELAXATION,
@@ -115,3 +132,93 @@ def bounded(
     return nearly_inverse(
         lambda r: inverse * r, lambda v: diagonal * v + product(v), 1.0 + strongest
     )
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """The smoother p(S_0 S) S_0, by an iteration as that of Chebyshev (see `chebyshev_steps`).
+
+    Attributes:
+        relaxation: The bound on the eigenvalues of S_0 S.
+        first: Factor of S_0 r.
+        steps: Factors of the last step and of the next one, one pair for each further degree.
+        inverts_coupling: Whether S_0 does, or is a diagonal.
+    """
+
+    relaxation: float
+    first: float = 1.0
+    steps: tuple[tuple[float, float], ...] = ()
+    inverts_coupling: bool = True
+
+    def of(self, S_0: LinearMap, S: LinearMap) -> LinearMap:
+        """Return the smoother as a map of tensors."""
+        return iteration(S_0, S, self.first, self.steps)
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """S_0 = (D + Pi' C Pi)^-1 for compiled loops: a diagonal but at the nodes that exchange.
+
+    Where the coupling is weak, its row sums stand for it in S_0 and in the S of the smoother's
+    polynomial. These are larger, as a bound on the eigenvalues needs, and as good to smooth with.
+
+    Attributes:
+        arrays: What `kernels.smooth` takes.
+    """
+
+    arrays: tuple[Any, ...]
+
+    @classmethod
+    def of(
+        cls,
+        D: NDArray[np.float64],
+        coupling: NDArray[np.float64],
+        Pi: sparse.csr_array,
+        network: NetworkResponse,
+        dtype: torch.dtype,
+        *,
+        is_lumped: bool,
+        inverts_coupling: bool,
+    ) -> Base:
+        """Return it.
+
+        Args:
+            D: Positive, shape (batch n,).
+            coupling: Row sums that bound Pi' Pi, of the same shape.
+            Pi: Averaging matrices, shape (batch num_points, batch n).
+            network: C.
+            dtype: Of the vectors.
+            is_lumped: Whether row sums stand for the coupling in S_0 and in S.
+            inverts_coupling: Whether they do not in S_0.
+        """
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        if is_lumped or not inverts_coupling:
+            lumped = (coupling if is_lumped else coupling[:0]).astype(kind)
+            nothing = (np.empty(0, np.uint32), rows_of(Pi, dtype), np.empty(0, kind), NO_FACTORS)
+            return cls(((1.0 / (D + coupling)).astype(kind), lumped, *nothing))
+        nodes = np.flatnonzero(coupling)
+        number = np.zeros(len(D), dtype=Pi.indices.dtype)
+        number[nodes] = np.arange(len(nodes))
+        shape = (Pi.shape[0], len(nodes))
+        Pi = sparse.csr_array((Pi.data, number[Pi.indices], Pi.indptr), shape=shape)
+        inverse = 1.0 / D[nodes]
+        root = Pi @ sparse.diags_array(np.sqrt(inverse))
+        K = network.capacitance_factors((root @ root.T).tocsr())
+        near = (nodes.astype(np.uint32), rows_of(Pi, dtype), inverse.astype(kind), K)
+        return cls(((1.0 / D).astype(kind), np.empty(0, kind), *near))
+
+    def map(self) -> LinearMap:
+        """Return r -> S_0 r for tensors in float32 or float64."""
+        diagonal, _, near, *exchange = self.arrays
+        elsewhere, nodes = torch.from_numpy(diagonal), torch.tensor(near.astype(np.int64))
+
+        def multiply(r: torch.Tensor) -> torch.Tensor:
+            x = elsewhere * r.flatten()
+            if len(nodes):
+                here = r.detach().flatten()[nodes].numpy()
+                there = np.empty_like(here)
+                kernels.invert_exchange(*exchange, here, there)
+                x = x.index_copy(0, nodes, torch.from_numpy(there))
+            return x.reshape(r.shape)
+
+        return lambda r: SymmetricProduct.apply(r, multiply) if r.requires_grad else multiply(r)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from learning import kernels
+from learning.systems.sparse import SparseMap, block_diagonal, rows_of, sparse_map
+from learning.systems.stencils import OFFSETS, offset_of_step, positions_of
 from mixeddim.tensors import ALONE, Grid, Processes
 
 __all__ = [
@@ -18,6 +22,9 @@ __all__ = [
     "coupling_along_axes",
     "hat_functions",
     "interpolation",
+    "interpolation_map",
+    "lower_and_weights",
+    "nodes_along_axes",
 ]
 
 type Axes = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
@@ -42,12 +49,20 @@ def coupling_along_axes(K: sparse.csr_array, grid: Grid) -> NDArray[np.float64]:
     Raises:
         ValueError: If K is not finite.
     """
-    index = np.stack(np.unravel_index(grid.node_of_dof, grid.shape), axis=1).astype(float)
-    x = index - (np.array(grid.shape) - 1) / 2.0
-    # The sum of -K_ij (x_i - x_j)² over i and j, in products with K alone.
-    energy = 2.0 * (np.sum(x * (K @ x), axis=0) - (K @ np.ones(len(x))) @ x**2)
     processes: Processes = getattr(K, "processes", ALONE)
-    energy = np.array([processes.sum(value) for value in energy])
+    if kernels.ARE_COMPILED and processes.size == 1:
+        sums = np.zeros(offset_of_step(grid.shape).shape)
+        positions = positions_of(grid.shape)[grid.node_of_dof]
+        kernels.sum_steps(rows_of(K, torch.float64), positions, sums)
+        along = np.array(OFFSETS) ** 2
+        steps = np.flatnonzero(offset_of_step(grid.shape) < 14)
+        energy = -2.0 * sums[steps] @ along[offset_of_step(grid.shape)[steps]]
+    else:
+        index = np.stack(np.unravel_index(grid.node_of_dof, grid.shape), axis=1).astype(float)
+        x = index - (np.array(grid.shape) - 1) / 2.0
+        # The sum of -K_ij (x_i - x_j)² over i and j, in products with K alone.
+        energy = 2.0 * (np.sum(x * (K @ x), axis=0) - (K @ np.ones(len(x))) @ x**2)
+        energy = np.array([processes.sum(value) for value in energy])
     if not np.isfinite(energy).all():
         raise ValueError("got NaN or infinity in K; wanted numbers. Correct the diffusion.")
     return np.maximum(energy, 0.0)
@@ -94,6 +109,80 @@ def interpolation(coarse: Axes, fine: Axes) -> sparse.csr_array:
     """
     x, y, z = (hat_functions(nodes, points) for nodes, points in zip(coarse, fine, strict=True))
     return sparse.csr_array(sparse.kron(sparse.kron(x, y, format="csr"), z, format="csr"))
+
+
+def interpolation_map(coarse: Axes, fine: Axes, like: torch.Tensor) -> SparseMap:
+    """Return trilinear interpolation as a map of batches of vectors in grid order.
+
+    Args:
+        coarse: Nodes where values are known.
+        fine: Nodes where they are wanted.
+        like: A tensor of the dtype, batch and device of the vectors.
+    """
+    if like.is_cuda or not kernels.ARE_COMPILED:
+        return _sparse_interpolation(coarse, fine, len(like), like.dtype, like.device)
+    along = nodes_along_axes(coarse, fine, like.dtype)
+    few, many = ([len(x) for x in axes] for axes in (coarse, fine))
+
+    def prolong(v: torch.Tensor) -> torch.Tensor:
+        values = v.new_zeros(len(v), *many)
+        kernels.add_interpolated(*along, v.reshape(-1, *few).numpy(), values.numpy())
+        return values.flatten(1)
+
+    def restrict(v: torch.Tensor) -> torch.Tensor:
+        values = v.new_empty(len(v), *few)
+        kernels.restrict(*along, v.reshape(-1, *many).numpy(), values.numpy())
+        return values.flatten(1)
+
+    return SparseMap(prolong, restrict)
+
+
+@lru_cache(maxsize=12)
+def _sparse_interpolation(
+    coarse: Axes, fine: Axes, batch: int, dtype: torch.dtype, device: torch.device
+) -> SparseMap:
+    """Return the same as a sparse matrix, kept since the systems of a study share their grid."""
+    P = interpolation(coarse, fine)
+    blocks = block_diagonal([P] * batch, P.shape[0])
+    return sparse_map(blocks, torch.empty(0, dtype=dtype, device=device))
+
+
+@lru_cache(maxsize=64)
+def nodes_along_axes(coarse: Axes, fine: Axes, dtype: torch.dtype) -> tuple[NDArray[Any], ...]:
+    """Return P along x, y and z as compiled loops take it: nodes and weights (see `kernels`)."""
+    parts = []
+    for nodes, points in zip(coarse, fine, strict=True):
+        index = np.searchsorted(points, nodes)
+        hats = hat_functions(nodes, points).toarray()
+        number = np.arange(len(nodes))
+        beside = [
+            np.where(is_inside, hats[np.clip(index + step, 0, len(points) - 1), number], 0.0)
+            for step, is_inside in ((-1, index > 0), (1, index < len(points) - 1))
+        ]
+        weights = np.stack(beside, axis=1)
+        parts += [index, torch.tensor(weights).to(dtype).numpy()]
+    return tuple(parts)
+
+
+@lru_cache(maxsize=64)
+def lower_and_weights(
+    nodes: tuple[float, ...], points: tuple[float, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return linear interpolation along an axis: the node before each point, and two weights.
+
+    Args:
+        nodes: Where values are known, ascending.
+        points: Where they are wanted, within.
+
+    Returns:
+        Indices (points,), and the weights of that node and the next, shape (points, 2); the second
+        is zero where there is none.
+    """
+    x, known = np.array(points), np.array(nodes)
+    lower = np.searchsorted(known, x, side="right") - 1
+    length = np.append(np.diff(known), np.inf)[lower]
+    after = (x - known[lower]) / length
+    return lower, np.stack([1.0 - after, after], axis=1)
 
 
 def hat_functions(nodes: tuple[float, ...], points: tuple[float, ...]) -> sparse.csr_array:

@@ -15,13 +15,6 @@ from learning.preconditioners.multigrid.learned import LearnedMultigrid, Multigr
 from learning.preconditioners.multigrid.stencils import OFFSETS
 from learning.problems.stiffness import diffusion_tensor, smooth_field, stiffness
 
-
-@pytest.fixture
-def more_grids(monkeypatch):
-    """Solve on coarse grids as small as on an accelerator, lest small problems have but one."""
-    monkeypatch.setattr(geometric, "MOST_COARSE_NODES", geometric.MOST_DENSE_NODES)
-
-
 # --- Of the learned multigrid -----------------------------------------------------------------
 
 
@@ -74,8 +67,7 @@ def network():
 def _small_grids():
     """Coarsen down to 30 nodes."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MOST_COARSE_NODES", "MOST_DENSE_NODES"):
-            patch.setattr(geometric, name, 30)
+        patch.setattr(geometric, "MOST_COARSE_NODES", 30)
         yield
 
 

@@ -64,7 +64,7 @@ def test_each_grid_has_the_exchange_or_more(case, few_nodes, monkeypatch):
         assert np.linalg.eigvalsh(M).min() > 0
         B = np.diag(level.row_sums / RELAXATION) + wanted
         assert np.linalg.eigvals(M @ B).real.max() <= 1 + 1e-8
-        P = dense(level.prolong, level.prolong.matrix.shape[1])
+        P = dense(level.prolong, int(np.prod([len(x) for x in level.next_axes])))
         wanted, Pi = P.T @ wanted @ P, Pi @ P
 
 

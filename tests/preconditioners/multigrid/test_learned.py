@@ -18,7 +18,7 @@ from learning.preconditioners.multigrid.learned import (
     RELAXATION,
     LearnedMultigrid,
 )
-from learning.preconditioners.multigrid.stencils import stencils_of
+from learning.preconditioners.multigrid.stencils import whole
 from learning.preconditioners.multigrid.transfer import (
     axes_of,
     coarsened,
@@ -26,8 +26,8 @@ from learning.preconditioners.multigrid.transfer import (
     interpolation,
 )
 from learning.problems.stiffness import stiffness
+from learning.systems.stencils import stencils_of
 
-pytestmark = pytest.mark.usefixtures("more_grids")
 KINDS = ["spanning_tree", "murray_tree", "capillary_mesh"]
 
 
@@ -166,7 +166,7 @@ def dense_smoother(dense_stencils):
     def make(model, A_0, Pi, shape, is_coarsened):
         """Return X by its definition, before it is scaled."""
         grid = md.Grid(shape, np.zeros(3), np.ones(3), np.arange(len(A_0)))
-        stencils = torch.tensor(stencils_of([sparse.csr_array(A_0)], [grid]))
+        stencils = whole(stencils_of([sparse.csr_array(A_0)], [grid]).stencils)
         coupling = torch.tensor(np.diag(Pi.T @ Pi).reshape(1, *shape).copy())
         with torch.no_grad():
             F = dense_stencils(model(stencils, coupling, is_coarsened)[0].numpy())
