@@ -165,7 +165,7 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
     Args:
         system: The assembled system; its matrices are shared, not copied.
     """
-    return ReducedSystem(
+    reduced = ReducedSystem(
         K=system.K,
         M=system.M,
         Pi=system.Pi,
@@ -178,6 +178,8 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
         b_1=system.b_1,
         grid=system.grid,
     )
+    vars(reduced)["A_0"] = system.A_0  # the same object for all systems in one tissue
+    return reduced
 
 
 _FORMAT = 1
