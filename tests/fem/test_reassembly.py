@@ -40,8 +40,8 @@ def network_of(box, seed=0, radius=0.05):
 def assemble(box, network, coefficients, **others):
     conditions = {
         "bcs_3d": [
-            md.Dirichlet(lambda x: x[2] < 1e-9, lambda x: x[0]),
-            md.Robin(lambda x: x[0] < 1e-9, 2.0, 0.3),
+            md.Dirichlet(lambda x: x[2] < box.lower[2] + 1e-9, lambda x: x[0]),
+            md.Robin(lambda x: x[0] < box.lower[0] + 1e-9, 2.0, 0.3),
         ],
         "bcs_1d": [md.Dirichlet("inlets", 1.3), md.Robin("ends", 0.4, 0.1)],
     }
