@@ -41,9 +41,10 @@ from mixeddim.fem.forms import Coefficient, as_ufl, reaction
 from mixeddim.fem.matrices import assemble_matrices
 from mixeddim.fem.sides import interpolate
 from mixeddim.solvers.advection import Advection, discretise_advection
+from mixeddim.solvers.conjugate_gradients import check_accuracy
 from mixeddim.solvers.factors import BlockFactors
 from mixeddim.solvers.mass_balance import balance_mass
-from mixeddim.solvers.stationary import Solution, check_accuracy
+from mixeddim.solvers.stationary import Solution
 from mixeddim.solvers.transport_balance import TransportBalance
 
 __all__ = ["TransportState", "simulate_transport"]
