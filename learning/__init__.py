@@ -16,7 +16,7 @@ from learning.pretrained import load_preconditioner, load_pretrained, pretrained
 from learning.problems.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
 from learning.problems.distributions import DISTRIBUTIONS, ProblemDistribution
 from learning.problems.generation import generate
-from learning.solver import SolveResult, solve
+from learning.solver import Solver, SolveResult, solve
 from learning.systems.operators import SystemBatch, batch_systems
 from learning.training.loop import train
 from learning.training.losses import (
@@ -49,6 +49,7 @@ __all__ = [
     "RugeStuben",
     "SmoothedAggregation",
     "SolveResult",
+    "Solver",
     "Stage",
     "Status",
     "SystemBatch",

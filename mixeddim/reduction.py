@@ -131,15 +131,32 @@ class ReducedSystem(Blocks):
     @cached_property
     def g(self) -> NDArray[np.float64]:
         """Right-hand side of the reduced problem, shape (num_dofs_3d,)."""
-        return self.b_3 + self.exchange_3(self.solve_11(self.b_1))
+        return self.condense(self.b_3, self.b_1)
 
-    def back_substitute(self, u_3d: NDArray[np.float64]) -> NDArray[np.float64]:
+    def condense(self, b_3: NDArray[np.float64], b_1: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the right-hand side g of the reduced problem that belongs to loads.
+
+        Args:
+            b_3: Right-hand side of the tissue, shape (num_dofs_3d,), or (k, num_dofs_3d) for k
+                problems at once.
+            b_1: That of the network, shape (num_dofs_1d,) or (k, num_dofs_1d).
+        """
+        g: NDArray[np.float64] = b_3 + self.exchange_3(self.solve_11(b_1.T)).T
+        return g
+
+    def back_substitute(
+        self, u_3d: NDArray[np.float64], b_1: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
         """Return the network dofs that belong to tissue dofs.
 
         Args:
-            u_3d: Shape (num_dofs_3d,).
+            u_3d: Shape (num_dofs_3d,), or (k, num_dofs_3d) for k problems at once.
+            b_1: Right-hand side of the network, shape (num_dofs_1d,) or (k, num_dofs_1d); by
+                default that of the system.
         """
-        return self.solve_11(self.b_1 + self.exchange_1(u_3d))
+        b_1 = self.b_1 if b_1 is None else b_1
+        load = b_1 + self.exchange_1(u_3d.T).T
+        return self.solve_11(load.T).T
 
 
 def reduce(system: CoupledSystem) -> ReducedSystem:
@@ -148,7 +165,7 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
     Args:
         system: The assembled system; its matrices are shared, not copied.
     """
-    return ReducedSystem(
+    reduced = ReducedSystem(
         K=system.K,
         M=system.M,
         Pi=system.Pi,
@@ -161,6 +178,8 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
         b_1=system.b_1,
         grid=system.grid,
     )
+    vars(reduced)["A_0"] = system.A_0  # the same object for all systems in one tissue
+    return reduced
 
 
 _FORMAT = 1

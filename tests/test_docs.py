@@ -14,7 +14,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = ("getting_started", "your_own_problem", "parallel", "neural_preconditioners")
+CHAPTERS = (
+    "getting_started",
+    "your_own_problem",
+    "many_solves",
+    "parallel",
+    "neural_preconditioners",
+)
 PAGES = [
     *(ROOT / "docs" / f"{chapter}.md" for chapter in CHAPTERS),
     *sorted((ROOT / "docs" / "how_to").glob("*.md")),

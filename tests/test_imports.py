@@ -117,7 +117,6 @@ def test_an_arrow_that_runs_back_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert arrows_back(ROOT / "mixeddim/solvers/stationary.py") == [
         "solvers -> _fenics",
         "solvers -> accuracy",
-        "solvers -> algebra",
         "solvers -> fem",
         "solvers -> reduction",
     ]

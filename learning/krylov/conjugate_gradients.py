@@ -38,9 +38,10 @@ def cg(
     *,
     rtol: float = 1e-6,
     max_iterations: int = 200,
+    initial_guess: torch.Tensor | None = None,
     processes: Processes = ALONE,
 ) -> KrylovResult:
-    """Solve a batch of systems A x = b by conjugate gradients, from zero.
+    """Solve a batch of systems A x = b by conjugate gradients.
 
     Args:
         apply: A, symmetric positive definite, from (batch, n) to (batch, n).
@@ -49,14 +50,22 @@ def cg(
             the same shapes; its result is converted to the dtype of b.
         rtol: Wanted norm of b - A x, in units of the norm of b.
         max_iterations: Largest number of steps.
+        initial_guess: Where to start, of the shape of b; zero by default.
         processes: Over which vectors are distributed; n is what this process has of them.
 
     Raises:
-        ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
+        ValueError: If b is not of shape (batch, n) or not finite, the guess does not fit b or is
+            not finite, or a number is out of range.
     """
     cycle = partial(_conjugate_cycle, apply, precondition, 1, True, processes)
     return solve_by_cycles(
-        cycle, apply, b, rtol=rtol, max_iterations=max_iterations, processes=processes
+        cycle,
+        apply,
+        b,
+        rtol=rtol,
+        max_iterations=max_iterations,
+        initial_guess=initial_guess,
+        processes=processes,
     )
 
 
@@ -68,9 +77,10 @@ def flexible_cg(
     rtol: float = 1e-6,
     max_iterations: int = 200,
     num_directions: int = 30,
+    initial_guess: torch.Tensor | None = None,
     processes: Processes = ALONE,
 ) -> KrylovResult:
-    """Solve a batch of systems A x = b by flexible conjugate gradients, from zero.
+    """Solve a batch of systems A x = b by flexible conjugate gradients.
 
     Unlike `cg`, it allows an M that changes between steps, is nonlinear or negative definite. Each
     new direction is made A-orthogonal to several previous ones, not only to the last (Notay 2000,
@@ -86,16 +96,24 @@ def flexible_cg(
         num_directions: How many directions to store, with their images under A. The less linear M
             is, the more are needed. With one direction the U-Net stalls after a few steps; with
             all of them it needs about as many steps as FGMRES.
+        initial_guess: Where to start, of the shape of b; zero by default.
         processes: Over which vectors are distributed; n is what this process has of them.
 
     Raises:
-        ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
+        ValueError: If b is not of shape (batch, n) or not finite, the guess does not fit b or is
+            not finite, or a number is out of range.
     """
     if num_directions < 1:
         raise ValueError(f"got num_directions={num_directions}; wanted at least one.")
     cycle = partial(_conjugate_cycle, apply, precondition, num_directions, False, processes)
     return solve_by_cycles(
-        cycle, apply, b, rtol=rtol, max_iterations=max_iterations, processes=processes
+        cycle,
+        apply,
+        b,
+        rtol=rtol,
+        max_iterations=max_iterations,
+        initial_guess=initial_guess,
+        processes=processes,
     )
 
 

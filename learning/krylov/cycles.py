@@ -59,8 +59,8 @@ class KrylovResult:
     Attributes:
         x: Solutions, shape (batch, n); the last finite iterate of a system that failed.
         iterations: Number of steps of each system, shape (batch,).
-        residual_norms: Norms by the recurrence, before the first step and after each, shape
-            (steps + 1, batch); constant after a system has stopped.
+        residual_norms: Norms by the recurrence, that of the initial guess first and one after each
+            step, shape (steps + 1, batch); constant after a system has stopped.
         sines: Ratio of the residual norms after and before each step, shape (steps, batch); 1
             after a system has stopped. In FGMRES they are the sines of the Givens rotations, at
             most 1; in conjugate gradients the residual may grow.
@@ -111,9 +111,10 @@ def solve_by_cycles(
     rtol: float,
     max_iterations: int,
     restart: int | None = None,
+    initial_guess: torch.Tensor | None = None,
     processes: Processes = ALONE,
 ) -> KrylovResult:
-    """Solve a batch of systems A x = b from zero, by cycles of a method.
+    """Solve a batch of systems A x = b by cycles of a method.
 
     Args:
         run_cycle: The method.
@@ -122,21 +123,29 @@ def solve_by_cycles(
         rtol: Wanted norm of b - A x, in units of the norm of b.
         max_iterations: Largest number of steps.
         restart: Largest number of steps in a cycle; unlimited by default.
+        initial_guess: Where to start, of the shape of b; zero by default.
         processes: Over which vectors are distributed; n is what this process has of them.
 
     Raises:
-        ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
+        ValueError: If b is not of shape (batch, n) or not finite, the guess does not fit b or is
+            not finite, or a number is out of range.
     """
     with processes.together():
         check(b, rtol, max_iterations, restart)
+        _check_guess(initial_guess, b)
     x, residual = torch.zeros_like(b), b
     true_norms = norm(b, processes)
     tolerance = rtol * true_norms
+    if initial_guess is not None:
+        # Where b is zero, so is the solution: no other start reaches a tolerance of zero.
+        x = torch.where(true_norms[:, None] > 0, initial_guess, 0.0)
+        residual = b - apply(x)
+        true_norms = norm(residual, processes)
     residual_norms = [true_norms]
     sines: list[torch.Tensor] = []
     iterations = torch.zeros(len(b), dtype=torch.int64, device=b.device)
     stagnated = torch.zeros_like(iterations, dtype=torch.bool)
-    not_finite, not_definite = torch.zeros_like(stagnated), torch.zeros_like(stagnated)
+    not_finite, not_definite = ~torch.isfinite(true_norms), torch.zeros_like(stagnated)
 
     while len(sines) < max_iterations:
         active = (true_norms > tolerance) & ~(stagnated | not_finite | not_definite)
@@ -238,6 +247,18 @@ def check(b: torch.Tensor, rtol: float, max_iterations: int, restart: int | None
         raise ValueError(f"got {max_iterations} steps; wanted at least one.")
     if restart is not None and restart < 1:
         raise ValueError(f"got restart={restart}; wanted a positive number, or None for never.")
+
+
+def _check_guess(guess: torch.Tensor | None, b: torch.Tensor) -> None:
+    if guess is None:
+        return
+    if (guess.shape, guess.dtype, guess.device) != (b.shape, b.dtype, b.device):
+        raise ValueError(
+            f"got an initial guess of shape {tuple(guess.shape)}, {guess.dtype} on {guess.device}; "
+            f"wanted {tuple(b.shape)}, {b.dtype} on {b.device}, as b. Convert it."
+        )
+    if not torch.isfinite(guess).all():
+        raise ValueError("got NaN or infinity in the initial guess; wanted numbers. Leave it out.")
 
 
 def _status(is_solved: bool, not_finite: bool, not_definite: bool, stagnated: bool) -> Status:

@@ -38,8 +38,9 @@ def fgmres(
     rtol: float = 1e-6,
     max_iterations: int = 200,
     restart: int | None = None,
+    initial_guess: torch.Tensor | None = None,
 ) -> KrylovResult:
-    """Solve a batch of systems A x = b by flexible GMRES, from zero.
+    """Solve a batch of systems A x = b by flexible GMRES.
 
     Args:
         apply: A, from (batch, n) to (batch, n).
@@ -49,13 +50,21 @@ def fgmres(
         rtol: Wanted norm of b - A x, in units of the norm of b.
         max_iterations: Largest number of steps.
         restart: Number of steps between restarts, to save memory; no restarts by default.
+        initial_guess: Where to start, of the shape of b; zero by default.
 
     Raises:
-        ValueError: If b is not of shape (batch, n) or not finite, or a number is out of range.
+        ValueError: If b is not of shape (batch, n) or not finite, the guess does not fit b or is
+            not finite, or a number is out of range.
     """
     cycle = partial(_arnoldi_cycle, apply, precondition)
     return solve_by_cycles(
-        cycle, apply, b, rtol=rtol, max_iterations=max_iterations, restart=restart
+        cycle,
+        apply,
+        b,
+        rtol=rtol,
+        max_iterations=max_iterations,
+        restart=restart,
+        initial_guess=initial_guess,
     )
 
 

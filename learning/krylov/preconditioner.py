@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from learning.krylov.cycles import precondition_in
 from learning.systems.operators import SystemBatch
 from mixeddim.tensors import ALONE, Processes, ReducedSystem
 
-__all__ = ["Identity", "Jacobi", "Preconditioner", "check_preconditioner", "on_host"]
+__all__ = ["Identity", "Jacobi", "Preconditioner", "check_preconditioner", "map_of", "on_host"]
 
 
 class Preconditioner(Protocol):
@@ -21,6 +22,9 @@ class Preconditioner(Protocol):
     One whose attribute `is_parallel` is true also works on several processes: `setup` then takes
     one distributed system in the order of boxes (see `learning.systems.boxes`), and the map takes
     and returns the values of the nodes here.
+
+    One whose attribute `takes_blocks` is true makes of one system a map that takes any number of
+    vectors, (k, n_3). Of others `learning.Solver` calls the map once per vector.
     """
 
     @property
@@ -54,6 +58,7 @@ class Identity:
     is_linear = True
     is_symmetric = True
     is_parallel = True
+    takes_blocks = True
 
     def setup(
         self,
@@ -70,6 +75,7 @@ class Jacobi:
     is_linear = True
     is_symmetric = True
     is_parallel = True
+    takes_blocks = True
 
     def setup(
         self, systems: Sequence[ReducedSystem], batch: SystemBatch
@@ -97,6 +103,28 @@ def check_preconditioner(candidate: object, processes: Processes = ALONE) -> Non
         )
     if not getattr(candidate, "is_parallel", False):
         processes.refuse(type(candidate).__name__)
+
+
+def map_of(
+    preconditioner: Preconditioner, system: ReducedSystem, batch: SystemBatch
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Set up for one system, and return the map r -> M r for any number of vectors, (k, n_3).
+
+    Args:
+        preconditioner: Any.
+        system: The system.
+        batch: The same system.
+    """
+    M = preconditioner.setup([system], batch)
+    if getattr(preconditioner, "takes_blocks", False) and batch.processes.size == 1:
+        return M
+
+    def apply(r: torch.Tensor) -> torch.Tensor:
+        if len(r) == 1:
+            return precondition_in(M, r)
+        return torch.cat([precondition_in(M, row[None]) for row in r])
+
+    return apply
 
 
 def on_host(

@@ -56,6 +56,11 @@ class FastDiagonalisation:
 
     is_linear = is_symmetric = True
 
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether the map of one system takes any number of vectors."""
+        return not self.corrects_coupling
+
     def setup(
         self, systems: Sequence[ReducedSystem], batch: SystemBatch
     ) -> Callable[[torch.Tensor], torch.Tensor]:

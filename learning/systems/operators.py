@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from learning.systems.sparse import (
     SparseMap,
     block_diagonal,
     distributed_map,
+    multiply,
     rows_of,
     sparse_map,
     spd_solver,
@@ -87,27 +89,39 @@ class SystemBatch:
         """Return S v, differentiable in v to any order.
 
         Args:
-            v: Shape (batch, n_3), with the dtype and device of the batch.
+            v: Shape (batch, n_3), with the dtype and device of the batch; for one system any
+                number of vectors.
 
         Raises:
             ValueError: If the shape, dtype or device of v does not fit.
         """
-        wanted = (self.g.shape, self.g.dtype, self.g.device)
-        if (v.shape, v.dtype, v.device) != wanted:
+        batch, n_3 = self.g.shape
+        fits = v.ndim == 2 and v.shape[1] == n_3 and (len(v) == batch or batch == 1)
+        if not fits or (v.dtype, v.device) != (self.g.dtype, self.g.device):
             raise ValueError(
                 f"got v of shape {tuple(v.shape)}, {v.dtype} on {v.device}; wanted "
-                f"{tuple(wanted[0])}, {wanted[1]} on {wanted[2]}. Convert v, or batch the systems "
-                "in its dtype and on its device."
+                f"{tuple(self.g.shape)}, {self.g.dtype} on {self.g.device}. Convert v, or batch "
+                "the systems in its dtype and on its device."
             )
         product: torch.Tensor = SymmetricProduct.apply(v, self._multiply)
         return product
 
     def _multiply(self, v: torch.Tensor) -> torch.Tensor:
+        if len(v) == len(self.g):
+            return self._product(v)
+        at_once = _AT_ONCE if self.stencils is None and self.processes.size == 1 else 1
+        return torch.cat([self._product(rows) for rows in v.split(at_once)])
+
+    def _product(self, v: torch.Tensor) -> torch.Tensor:
         if self.multiply is not None:
             return self.multiply(v.detach())
         means = self.average(v)
         network = self.solve_11(self.basis.T(means))
         return self.tissue(v) + self.average.T(means - self.basis(network))
+
+
+_AT_ONCE: Final = 8
+"""Vectors for which the matrices of one system are read once: more would not fit into a cache."""
 
 
 def batch_systems(
@@ -193,9 +207,7 @@ def distributed_batch(system: ReducedSystem, device: torch.device | str = "cpu")
 def _tissue(systems: Sequence[ReducedSystem], like: torch.Tensor) -> LinearMap:
     """Return A_0 as a map."""
     blocks = block_diagonal([system.A_0 for system in systems], len(systems[0].b_3))
-    A_0 = sparse_csr(blocks, like.dtype, like.device)
-    # Products with a vector are twice as fast as with a one-column matrix.
-    return lambda v: (A_0 @ v.reshape(-1)).reshape(v.shape)
+    return partial(multiply, sparse_csr(blocks, like.dtype, like.device))
 
 
 def _stencils(systems: Sequence[ReducedSystem]) -> StencilMatrix | None:
@@ -286,7 +298,7 @@ def _network_solver(systems: Sequence[ReducedSystem], like: torch.Tensor) -> Lin
     if len(systems) > 1 or like.is_cuda:
         return spd_solver(network_blocks(systems), like)
     try:
-        return symmetric_on_host(systems[0].solve_11)
+        return symmetric_on_host(systems[0].solve_11, len(systems[0].b_1))
     except RuntimeError as error:
         raise ValueError(f"got {error} for A_11; wanted a positive definite one.") from error
 

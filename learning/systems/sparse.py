@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "dense_blocks",
     "dense_inverses",
     "distributed_map",
+    "multiply",
     "norm",
     "quasi_definite_factors",
     "quasi_definite_solver",
@@ -67,7 +69,7 @@ class SparseMap:
         return SparseMap(self.backward, self.forward)
 
     def __call__(self, v: torch.Tensor) -> torch.Tensor:
-        """Return A v, shape (batch, m), for v of shape (batch, n)."""
+        """Return A v, shape (batch, m), for v of shape (batch, n); of one matrix for any number."""
         if not v.requires_grad:
             return self.forward(v)
         product: torch.Tensor = _Product.apply(v, self.forward, self.backward)
@@ -140,9 +142,20 @@ def symmetric_map(A: sparse.csr_array, like: torch.Tensor) -> SparseMap:
 
 
 def _csr_map(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
-    matrix = sparse_csr(A, like.dtype, like.device)
+    return partial(multiply, sparse_csr(A, like.dtype, like.device))
+
+
+def multiply(matrix: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return the product with each row of v, of a block-diagonal matrix with its own part.
+
+    Args:
+        matrix: Sparse CSR.
+        v: Shape (batch, n); of one matrix (m, n) any number of vectors.
+    """
+    if v.numel() != matrix.shape[1]:  # many vectors of one matrix, which is read once
+        return (matrix @ v.T).T
     # Products with a vector are twice as fast as with a one-column matrix.
-    return lambda v: (matrix @ v.reshape(-1)).reshape(len(v), -1)
+    return (matrix @ v.reshape(-1)).reshape(len(v), -1)
 
 
 def _compiled_map(A: sparse.csr_array, dtype: torch.dtype) -> SparseMap:
@@ -151,14 +164,17 @@ def _compiled_map(A: sparse.csr_array, dtype: torch.dtype) -> SparseMap:
     num_rows, num_columns = A.shape
 
     def forward(v: torch.Tensor) -> torch.Tensor:
-        y = np.empty(num_rows, dtype=rows[2].dtype)
-        kernels.multiply_rows(rows, v.contiguous().numpy().ravel(), y)
+        x = v.contiguous().numpy().reshape(-1, num_columns)
+        y = np.empty((len(x), num_rows), dtype=x.dtype)
+        for source, product in zip(x, y, strict=True):
+            kernels.multiply_rows(rows, source, product)
         return torch.from_numpy(y).reshape(len(v), -1)
 
     def backward(v: torch.Tensor) -> torch.Tensor:
-        y = np.zeros(num_columns, dtype=rows[2].dtype)
-        x = v.contiguous().numpy().ravel()
-        kernels.add_transposed_rows(rows, x, y)
+        x = v.contiguous().numpy().reshape(-1, num_rows)
+        y = np.zeros((len(x), num_columns), dtype=x.dtype)
+        for source, product in zip(x, y, strict=True):
+            kernels.add_transposed_rows(rows, source, product)
         return torch.from_numpy(y).reshape(len(v), -1)
 
     return SparseMap(forward, backward)
@@ -226,7 +242,7 @@ def spd_solver(A: sparse.csr_array, like: torch.Tensor) -> LinearMap:
         solve = definite_factors(A)
     except RuntimeError as error:
         raise ValueError(f"got {error}; wanted a positive definite matrix.") from error
-    return symmetric_on_host(solve)
+    return symmetric_on_host(solve, A.shape[0])
 
 
 def quasi_definite_solver(
@@ -319,12 +335,21 @@ def _dense_map(A: torch.Tensor) -> LinearMap:
 
 
 def symmetric_on_host(
-    multiply: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    multiply: Callable[[NDArray[np.float64]], NDArray[np.float64]], size: int | None = None
 ) -> LinearMap:
-    """Return a symmetric map of numpy vectors (batch n,) as a differentiable one of tensors."""
+    """Return a symmetric map of numpy vectors as a differentiable one of tensors (batch, n).
+
+    Args:
+        multiply: Of the vectors of a batch one after the other.
+        size: Where it also takes several such vectors as columns, their length.
+    """
 
     def apply(v: torch.Tensor) -> torch.Tensor:
-        product = multiply(v.detach().to("cpu", torch.float64).numpy().ravel())
+        rows = v.detach().to("cpu", torch.float64).numpy()
+        if size is None or rows.size == size:
+            product = multiply(rows.ravel())
+        else:
+            product = multiply(rows.T).T
         return torch.from_numpy(product).to(v).reshape(v.shape)
 
     return lambda v: SymmetricProduct.apply(v, apply) if v.requires_grad else apply(v)

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import mixeddim._fenics  # noqa: F401
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from operator import attrgetter, is_
+from typing import Any, Final
 
 import dolfinx
 import numpy as np
@@ -28,10 +30,10 @@ from mixeddim.fem.averaging import AveragingOperator, OutsidePolicy
 from mixeddim.fem.blocks import Blocks
 from mixeddim.fem.boundary import BoundaryCondition, Dirichlet
 from mixeddim.fem.coupling import Coupling, couple
-from mixeddim.fem.forms import Coefficients
+from mixeddim.fem.forms import Coefficient, Coefficients
 from mixeddim.fem.grid import Grid
 from mixeddim.fem.meshes import Network, StructuredBox
-from mixeddim.fem.sides import Side, assemble_network, assemble_tissue
+from mixeddim.fem.sides import Side, assemble_network, assemble_tissue, reassemble
 from mixeddim.networks.graphs import check_inlets
 from mixeddim.processes import Processes
 
@@ -57,6 +59,7 @@ class CoupledSystem(Blocks):
         side_3d: Tissue without coupling, before elimination.
         side_1d: Network without coupling, before elimination.
         coupling: Wall exchange, before elimination.
+        inputs: What else it was assembled from.
     """
 
     tissue: StructuredBox | dolfinx.mesh.Mesh
@@ -64,6 +67,7 @@ class CoupledSystem(Blocks):
     side_3d: Side
     side_1d: Side
     coupling: Coupling
+    inputs: Inputs
 
     def __repr__(self) -> str:
         n_3, n_1 = self.side_3d.V.dofmap.index_map.size_global, len(self.side_1d.f)
@@ -144,6 +148,77 @@ class CoupledSystem(Blocks):
         b_1 = np.where(self.side_1d.is_free, -residual_1d, given_1d)
         return b_3, b_1
 
+    def with_coefficients(self, **changed: Coefficient) -> CoupledSystem:
+        """Return the system with other coefficients, at the cost of what they change.
+
+        Equal to a new `assemble`, but for rounding. All that is not named stays as it is, also a
+        DOLFINx function in it whose values have changed since: name it again.
+
+        Args:
+            **changed: New values by the names of `Coefficients`.
+
+        Raises:
+            ValueError: If a coefficient does not fit its side.
+            TypeError: If there is no coefficient of that name.
+
+        Example:
+            >>> for kappa in (0.1, 1.0, 10.0):
+            ...     solution = md.solve(system.with_coefficients(permeability=kappa))
+        """
+        inputs = self.inputs.changed(changed)
+        coupling = self.coupling
+        if "permeability" in changed:
+            coupling = coupling.with_permeability(self.network, inputs.coefficients.permeability)
+        return self.with_parts(
+            side_3d=reassemble(self.side_3d, inputs.coefficients, changed),
+            side_1d=reassemble(self.side_1d, inputs.coefficients, changed),
+            coupling=coupling,
+            inputs=inputs,
+        )
+
+    def with_network(
+        self,
+        network: Network,
+        *,
+        bcs_1d: Sequence[BoundaryCondition] | None = None,
+        **changed: Coefficient,
+    ) -> CoupledSystem:
+        """Return the system with another network in the same tissue, whose matrices are shared.
+
+        Equal to a new `assemble`.
+
+        Args:
+            network: The new network.
+            bcs_1d: Conditions on it; by default those on the old one.
+            **changed: Coefficients that change with it, by their names: functions on the mesh of
+                the old network do not fit the new one.
+
+        Raises:
+            NetworkError, ValueError, TypeError: As `assemble`.
+        """
+        inputs = self.inputs.changed(changed)
+        if bcs_1d is not None:
+            inputs = replace(inputs, bcs_1d=tuple(bcs_1d))
+        _check_network(self.tissue, network, inputs.bcs_1d)
+        return self.with_parts(
+            network=network,
+            side_3d=reassemble(self.side_3d, inputs.coefficients, changed),
+            **_network_parts(self.tissue, self.side_3d, network, inputs),
+            inputs=inputs,
+        )
+
+    def with_parts(self, **parts: Any) -> CoupledSystem:
+        """Return the system with other attributes; matrices made of the same parts are shared.
+
+        They are then the same objects, by which a solver sees that its set-up fits.
+        """
+        system = replace(self, **parts)
+        for name, sources in _MADE_OF.items():
+            parts_of = attrgetter(*sources)
+            if all(map(is_, parts_of(self), parts_of(system))):
+                vars(system)[name] = getattr(self, name)
+        return system
+
     def unconstrained_residual(
         self, u_3d: NDArray[np.float64], u_1d: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -160,6 +235,56 @@ class CoupledSystem(Blocks):
         residual_3d = self.side_3d.residual(u_3d) - self.coupling.Pi.T @ exchange
         residual_1d = self.side_1d.residual(u_1d) + self.coupling.N.T @ exchange
         return residual_3d, residual_1d
+
+
+_TISSUE: Final = ("side_3d.V", "side_3d.dirichlet_dofs")
+_NETWORK: Final = ("network", "side_1d.dirichlet_dofs")
+_MADE_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "grid": _TISSUE,
+    "K": (*_TISSUE, "side_3d.K", "side_3d.R"),
+    "M": (*_TISSUE, "side_3d.M"),
+    "A_0": (*_TISSUE, "side_3d.K", "side_3d.R", "side_3d.M"),
+    "K_1d": (*_NETWORK, "side_1d.K", "side_1d.M", "side_1d.R"),
+    "Pi": (*_TISSUE, "coupling.Pi"),
+    "N": (*_NETWORK, "coupling.N"),
+    "A_11": (
+        *_NETWORK,
+        "side_1d.K",
+        "side_1d.M",
+        "side_1d.R",
+        "coupling.N",
+        "coupling.weights",
+        "coupling.beta",
+    ),
+}
+"""The parts that each matrix of a system is made of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a system was assembled from, besides tissue and network.
+
+    Attributes:
+        coefficients: Material data and sources.
+        bcs_1d: Conditions on the network.
+        averaging: The average of the tissue, or None for the mean over the circle.
+        outside: What was done where a circle leaves the tissue.
+    """
+
+    coefficients: Coefficients
+    bcs_1d: Sequence[BoundaryCondition]
+    averaging: AveragingOperator | None
+    outside: OutsidePolicy
+
+    def changed(self, coefficients: Mapping[str, Coefficient]) -> Inputs:
+        """Return the same with new values of the named coefficients."""
+        known = {field.name for field in fields(Coefficients)}
+        if not coefficients.keys() <= known:
+            raise TypeError(
+                f"got the coefficients {sorted(coefficients)}; wanted some of {sorted(known)}. "
+                "Correct the name."
+            )
+        return replace(self, coefficients=replace(self.coefficients, **coefficients))
 
 
 def assemble(
@@ -191,6 +316,17 @@ def assemble(
             fit its side, or box and network do not lie on the same processes.
         TypeError: If a condition or coefficient is of an unknown kind, or `network` is not a mesh.
     """
+    _check_network(tissue, network, bcs_1d)
+    inputs = Inputs(coefficients, bcs_1d, averaging, outside)
+    side_3d = assemble_tissue(tissue, coefficients, bcs_3d)
+    parts = _network_parts(tissue, side_3d, network, inputs)
+    return CoupledSystem(tissue, network, side_3d, **parts, inputs=inputs)
+
+
+def _check_network(
+    tissue: StructuredBox | dolfinx.mesh.Mesh, network: Network, bcs_1d: Sequence[BoundaryCondition]
+) -> None:
+    """Refuse what is no network, or one that does not fit the tissue or the conditions."""
     if not isinstance(network, Network):
         raise TypeError(
             f"got a network of type {type(network).__name__}; wanted the mesh of one. "
@@ -206,10 +342,24 @@ def assemble(
         )
     if any(isinstance(bc, Dirichlet) and bc.on == "inlets" for bc in bcs_1d):
         check_inlets(network.graph)
-    side_3d = assemble_tissue(tissue, coefficients, bcs_3d)
-    side_1d = assemble_network(network, coefficients, bcs_1d)
-    coupling = couple(tissue, side_3d.V, network, coefficients.permeability, averaging, outside)
-    return CoupledSystem(tissue, network, side_3d, side_1d, coupling)
+
+
+def _network_parts(
+    tissue: StructuredBox | dolfinx.mesh.Mesh, side_3d: Side, network: Network, inputs: Inputs
+) -> dict[str, Any]:
+    """Return what a network adds to its tissue: its side and the exchange."""
+    coefficients = inputs.coefficients
+    return {
+        "side_1d": assemble_network(network, coefficients, inputs.bcs_1d),
+        "coupling": couple(
+            tissue,
+            side_3d.V,
+            network,
+            coefficients.permeability,
+            inputs.averaging,
+            inputs.outside,
+        ),
+    }
 
 
 def _eliminate(A: sparse.csr_array, side: Side, diagonal: float | None = None) -> sparse.csr_array:

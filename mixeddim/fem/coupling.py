@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mixeddim._fenics  # noqa: F401
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import basix
 import dolfinx
@@ -33,6 +33,7 @@ class Coupling:
         points: Coordinates of the quadrature points, shape (num_points, 3).
         cells: Cell of the network mesh of each point, shape (num_points,).
         num_leaving: Number of quadrature points whose stencil leaves the tissue.
+        kept: Which of all quadrature points these are, shape (num_all_points,).
     """
 
     Pi: sparse.csr_array
@@ -42,6 +43,19 @@ class Coupling:
     points: NDArray[np.float64]
     cells: NDArray[np.int32]
     num_leaving: int
+    kept: NDArray[np.bool_]
+
+    def with_permeability(self, network: Network, permeability: Coefficient) -> Coupling:
+        """Return the same exchange through a wall of another permeability.
+
+        Args:
+            network: The network.
+            permeability: kappa of the wall.
+
+        Raises:
+            ValueError: If it is negative somewhere.
+        """
+        return replace(self, beta=_conductance(network, permeability)[self.kept])
 
     def flux(self, u_3d: NDArray[np.float64], u_1d: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the flux from the network into the tissue per unit length, beta (u_1d - T u_3d).
@@ -78,8 +92,7 @@ def couple(
         ValueError: If the permeability is negative somewhere, or circles leave under "raise".
     """
     mesh, V_1d = network.mesh, network.P1
-    # Two Gauss points per cell integrate N' B N exactly where B is constant on the cell.
-    reference_points, reference_weights = basix.make_quadrature(basix.CellType.interval, 3)
+    reference_points, reference_weights = _quadrature()
     num_cells = mesh.topology.index_map(1).size_local
     cells = np.repeat(np.arange(num_cells, dtype=np.int32), len(reference_weights))
 
@@ -90,14 +103,7 @@ def couple(
     tangents = (along / length[:, None])[cells]
     weights = np.outer(length, reference_weights).ravel()
 
-    kappa = as_ufl(permeability, mesh, "permeability")
-    conductance = dolfinx.fem.Expression(2 * ufl.pi * network.radius * kappa, reference_points)
-    beta = conductance.eval(mesh, np.arange(num_cells, dtype=np.int32)).ravel()
-    if not np.all((beta >= 0) & np.isfinite(beta)):
-        raise ValueError(
-            f"got a permeability from {beta.min():.3g} to {beta.max():.3g} / (2 pi radius); wanted "
-            "finite, non-negative values on the whole network."
-        )
+    beta = _conductance(network, permeability)
     basis = V_1d.element.basix_element.tabulate(0, reference_points)[0, :, :, 0]
     columns = V_1d.dofmap.list[cells]
     rows = np.repeat(np.arange(len(cells), dtype=np.int32), columns.shape[1])
@@ -117,4 +123,29 @@ def couple(
         points[kept],
         cells[kept],
         averaging.num_leaving,
+        kept,
     )
+
+
+def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return reference points and weights on a cell of the network.
+
+    Two Gauss points per cell integrate N' B N exactly where B is constant on the cell.
+    """
+    points, weights = basix.make_quadrature(basix.CellType.interval, 3)
+    return points, weights
+
+
+def _conductance(network: Network, permeability: Coefficient) -> NDArray[np.float64]:
+    """Return beta at all quadrature points of the network."""
+    mesh, (reference_points, _) = network.mesh, _quadrature()
+    kappa = as_ufl(permeability, mesh, "permeability")
+    conductance = dolfinx.fem.Expression(2 * ufl.pi * network.radius * kappa, reference_points)
+    num_cells = mesh.topology.index_map(1).size_local
+    beta: NDArray[np.float64] = conductance.eval(mesh, np.arange(num_cells, dtype=np.int32)).ravel()
+    if not np.all((beta >= 0) & np.isfinite(beta)):
+        raise ValueError(
+            f"got a permeability from {beta.min():.3g} to {beta.max():.3g} / (2 pi radius); wanted "
+            "finite, non-negative values on the whole network."
+        )
+    return beta

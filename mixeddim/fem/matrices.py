@@ -20,14 +20,17 @@ from mixeddim.processes import Processes
 __all__ = ["assemble_matrices", "assemble_vector", "from_tissue", "owned_columns"]
 
 
-def assemble_matrices(*forms: dolfinx.fem.Form) -> list[Any]:
+def assemble_matrices(
+    *forms: dolfinx.fem.Form, into: dolfinx.la.MatrixCSR | None = None
+) -> list[Any]:
     """Assemble compiled bilinear forms: scipy matrices, or `TissueMatrix` on several processes.
 
     Args:
         forms: With cell integrals, on one P1 space of the tissue, or of the network, which is whole
             on each process. Their matrices have the same entries, which are found once.
+        into: A matrix of `dolfinx.fem.create_matrix` to work in, where forms come again and again.
     """
-    A, matrices = dolfinx.fem.create_matrix(forms[0]), []
+    A, matrices = into or dolfinx.fem.create_matrix(forms[0]), []
     for form in forms:
         A.set_value(0.0)
         dolfinx.fem.assemble_matrix(A, form)

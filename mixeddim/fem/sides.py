@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import mixeddim._fenics  # noqa: F401
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import dolfinx
 import numpy as np
@@ -32,7 +33,7 @@ from mixeddim.fem.matrices import assemble_matrices, assemble_vector
 from mixeddim.fem.meshes import Network, StructuredBox
 from mixeddim.processes import Processes
 
-__all__ = ["Side", "assemble_network", "assemble_tissue", "interpolate"]
+__all__ = ["Side", "assemble_network", "assemble_tissue", "interpolate", "reassemble"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +114,9 @@ def assemble_tissue(
         V = tissue.P1
     else:
         V = dolfinx.fem.functionspace(tissue, ("Lagrange", 1))
-    mesh = V.mesh
-    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
-    k_3d = as_ufl(coefficients.k_3d, mesh, "k_3d", shapes=((), (3, 3)))
-    sigma_3d = as_ufl(coefficients.sigma_3d, mesh, "sigma_3d")
-    f_3d = as_ufl(coefficients.f_3d, mesh, "f_3d")
-    K, M = _matrices(diffusion(u, v, k_3d), reaction(u, v, sigma_3d))
     return _apply_conditions(
         V,
-        K=K,
-        M=M,
-        f=_vector(source(v, f_3d)),
+        **_tissue_parts(V, coefficients, ("k_3d", "sigma_3d", "f_3d")),
         conditions=conditions,
         find=lambda on: find_facets(tissue, on),
         boundary_matrix=_face_matrix,
@@ -135,19 +128,63 @@ def assemble_network(
     network: Network, coefficients: Coefficients, conditions: Sequence[BoundaryCondition]
 ) -> Side:
     """Assemble the network with P1 elements and the conditions at its nodes."""
-    V, mesh = network.P1, network.mesh
-    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
-    [K] = _matrices(diffusion(u, v, as_ufl(coefficients.k_1d, mesh, "k_1d")))
+    V = network.P1
+    parts = _network_parts(V, coefficients, ("k_1d", "f_1d"))
     return _apply_conditions(
         V,
-        K=K,
-        M=sparse.csr_array(K.shape),
-        f=_vector(source(v, as_ufl(coefficients.f_1d, mesh, "f_1d"))),
+        **parts,
+        M=sparse.csr_array(parts["K"].shape),
         conditions=conditions,
         find=lambda on: find_vertices(network, on),
         boundary_matrix=_node_matrix,
         boundary_load=_node_load,
     )
+
+
+def reassemble(side: Side, coefficients: Coefficients, changed: Collection[str]) -> Side:
+    """Return a side with other coefficients; its conditions and all other parts are shared.
+
+    Args:
+        side: Of the tissue or the network.
+        coefficients: All of them.
+        changed: Names of those that changed, on either side.
+    """
+    parts_of = _tissue_parts if side.V.mesh.topology.dim == 3 else _network_parts
+    parts = parts_of(side.V, coefficients, changed)
+    if not parts:
+        return side
+    _check_finite(side.V.mesh, {_PARTS[name]: part for name, part in parts.items()})
+    return replace(side, **parts)
+
+
+def _tissue_parts(
+    V: dolfinx.fem.FunctionSpace, coefficients: Coefficients, names: Collection[str]
+) -> dict[str, Any]:
+    """Return the parts K, M and f of the tissue that named coefficients make."""
+    mesh, u, v = V.mesh, ufl.TrialFunction(V), ufl.TestFunction(V)
+    forms = {}
+    if "k_3d" in names:
+        k_3d = as_ufl(coefficients.k_3d, mesh, "k_3d", shapes=((), (3, 3)))
+        forms["K"] = diffusion(u, v, k_3d)
+    if "sigma_3d" in names:
+        forms["M"] = reaction(u, v, as_ufl(coefficients.sigma_3d, mesh, "sigma_3d"))
+    parts: dict[str, Any] = dict(zip(forms, _matrices(*forms.values()), strict=True))
+    if "f_3d" in names:
+        parts["f"] = _vector(source(v, as_ufl(coefficients.f_3d, mesh, "f_3d")))
+    return parts
+
+
+def _network_parts(
+    V: dolfinx.fem.FunctionSpace, coefficients: Coefficients, names: Collection[str]
+) -> dict[str, Any]:
+    """Return the parts K and f of the network that named coefficients make."""
+    mesh, u, v = V.mesh, ufl.TrialFunction(V), ufl.TestFunction(V)
+    parts: dict[str, Any] = {}
+    if "k_1d" in names:
+        [parts["K"]] = _matrices(diffusion(u, v, as_ufl(coefficients.k_1d, mesh, "k_1d")))
+    if "f_1d" in names:
+        parts["f"] = _vector(source(v, as_ufl(coefficients.f_1d, mesh, "f_1d")))
+    return parts
 
 
 type _Entities = NDArray[np.int32]
@@ -192,17 +229,25 @@ def _apply_conditions(
                 raise TypeError(
                     f"got a boundary condition {condition!r}; wanted Dirichlet, Neumann or Robin."
                 )
-    parts = {"stiffness": K.data, "reaction": M.data, "Robin matrix": R.data}
-    parts |= {"source": f, "Neumann or Robin load": h, "Dirichlet value": given}
-    for name, values in parts.items():
+    parts = {"stiffness": K, "reaction": M, "source": f}
+    parts |= {"Robin matrix": R, "Neumann or Robin load": h, "Dirichlet value": given}
+    _check_finite(mesh, parts)
+    dofs = np.flatnonzero(is_given).astype(np.int32)
+    return Side(V, K, M, R, f, h, dofs, given[dofs])
+
+
+_PARTS: Final = {"K": "stiffness", "M": "reaction", "f": "source"}
+
+
+def _check_finite(mesh: dolfinx.mesh.Mesh, parts: Mapping[str, Any]) -> None:
+    for name, part in parts.items():
+        values = part if isinstance(part, np.ndarray) else part.data
         if not Processes.of(mesh).all(np.all(np.isfinite(values))):
             raise ValueError(
                 f"got a {name} of the {'tissue' if mesh.topology.dim == 3 else 'network'} that is "
                 "NaN or infinite somewhere; wanted finite values. Look at the expression where it "
                 "divides, takes roots or logarithms."
             )
-    dofs = np.flatnonzero(is_given).astype(np.int32)
-    return Side(V, K, M, R, f, h, dofs, given[dofs])
 
 
 def _face_matrix(
@@ -251,7 +296,7 @@ def interpolate(
 
 
 def _matrices(*forms: ufl.Form) -> list[sparse.csr_array]:
-    return assemble_matrices(*(dolfinx.fem.form(form) for form in forms))
+    return assemble_matrices(*(dolfinx.fem.form(form) for form in forms)) if forms else []
 
 
 def _vector(form: ufl.Form) -> NDArray[np.float64]:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import mixeddim._fenics  # noqa: F401
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, get_args
+from typing import Literal, get_args
 
 import dolfinx
 import numpy as np
 from numpy.typing import NDArray
-from petsc4py import PETSc
 
 from mixeddim.accuracy import (
     ACCURACY,
@@ -27,22 +25,21 @@ from mixeddim.accuracy import (
     relative_residual,
     uncertainty,
 )
-from mixeddim.algebra.distributed import held_rows
 from mixeddim.fem.assembly import CoupledSystem
 from mixeddim.reduction import ReducedSystem, reduce
+from mixeddim.solvers.conjugate_gradients import (
+    ConjugateGradients,
+    SolverError,
+    as_solver_error,
+    check_accuracy,
+)
 from mixeddim.solvers.coupled_multigrid import CoupledMultigrid
-from mixeddim.solvers.factors import BlockFactors, distributed_matrix, petsc_comm
+from mixeddim.solvers.factors import BlockFactors
 from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 
-__all__ = ["Method", "Solution", "SolverError", "check_accuracy", "solve"]
+__all__ = ["Method", "Solution", "SolverError", "solve"]
 
 Method = Literal["direct", "krylov", "reduced"]
-
-_PREFIX: Final = "mixeddim_gamg_"
-
-
-class SolverError(RuntimeError):
-    """A linear solve did not reach its tolerance, or what it reached cannot be trusted."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,6 +99,7 @@ def solve(
     system: CoupledSystem,
     method: Method = "direct",
     *,
+    initial_guess: dolfinx.fem.Function | None = None,
     rtol: float = 1e-10,
     max_iterations: int = 1000,
 ) -> Solution:
@@ -117,35 +115,31 @@ def solve(
             (`CoupledMultigrid`): for problems too large to factor, whatever the coefficients and
             the strength of exchange. "reduced": the same CG, preconditioned by PETSc's GAMG on
             A_33: slow where exchange is strong. All three run on several processes.
-        rtol: Reduction at which the iterative methods stop, of the residual of S u_3d = g and of
-            the error in the energy norm.
+        initial_guess: Tissue field from which the iterative methods start, such as u_3d of a
+            solution for other coefficients in the same tissue; zero by default.
+        rtol: Where the iterative methods stop: the residual of S u_3d = g, in units of g whatever
+            the guess, and the error in the energy norm.
         max_iterations: Where the iterative methods give up.
 
     Raises:
         SolverError: If an iterative method does not converge, or the system is singular, or so
             ill-conditioned that its coefficients, rounded to float64, do not determine the fields.
-        ValueError: If the method is unknown.
+        ValueError: If the method is unknown, or the guess does not fit the tissue.
     """
     if method not in get_args(Method):
         raise ValueError(f"got method={method!r}; wanted one of {get_args(Method)}.")
+    start = None if initial_guess is None else _start(system, initial_guess)
     reduced = reduce(system)
     if method == "direct":
         x, bound = _solve_direct(reduced)
         iterations, accuracy = 1, ACCURACY
     else:
-        try:
+        with as_solver_error():
             M = CoupledMultigrid(system) if method == "krylov" else None
-            cg = _ConjugateGradients(reduced, M, rtol, max_iterations)
-            x, bound = cg.solve()
+            cg = ConjugateGradients(reduced, M, rtol, max_iterations)
+            x = cg.solve(start)
+            bound = cg.bound(x)
             cg.ksp.destroy()  # on several processes nothing else frees the multigrid
-        except RuntimeError as error:
-            if isinstance(error, SolverError):
-                raise
-            raise SolverError(
-                f"got factors that broke down ({error}); wanted those of a positive definite "
-                "matrix. It is singular if nothing holds the level of a field: give a Dirichlet or "
-                "Robin condition, or exchange."
-            ) from error
         iterations, accuracy = cg.iterations, max(ACCURACY, 100.0 * rtol)
     check_accuracy(bound, accuracy, f"a solution by method={method!r}")
     u_3d, u_1d = system.side_3d.function(x[0], "u_3d"), system.side_1d.function(x[1], "u_1d")
@@ -153,16 +147,21 @@ def solve(
     return Solution(system, u_3d, u_1d, method, iterations, relative_residual(reduced, b, x))
 
 
-def check_accuracy(bound: ErrorBound, accuracy: float, name: str) -> None:
-    """Raise SolverError where the bound on the error of a solution is too large."""
-    if not bound.largest <= accuracy:
-        raise SolverError(
-            f"got {name} that may be off by {bound}; wanted at most {accuracy:.0e}. It is singular "
-            "if nothing holds the level of the fields: give a Dirichlet or Robin condition, or an "
-            "uptake sigma_3d > 0. Or what holds it is lost in the rounding of far larger "
-            "coefficients: bring those of diffusion, uptake, exchange and the network nearer to "
-            "each other."
-        )
+def _start(system: CoupledSystem, guess: dolfinx.fem.Function) -> NDArray[np.float64]:
+    """Return the owned dofs of an initial guess."""
+    V = system.side_3d.V
+    space = getattr(guess, "function_space", None)
+    fits = space is not None and space.mesh is V.mesh and space.ufl_element() == V.ufl_element()
+    with system.processes.together():
+        if not fits:
+            raise ValueError(
+                f"got an initial guess of type {type(guess).__name__}; wanted a P1 function on the "
+                "mesh of the tissue. Pass u_3d of a solution in the same tissue."
+            )
+        start: NDArray[np.float64] = guess.x.array[: len(system.side_3d.f)].copy()
+        if not np.all(np.isfinite(start)):
+            raise ValueError("got an initial guess with NaN or infinity; wanted numbers.")
+    return start
 
 
 def _solve_direct(blocks: ReducedSystem) -> tuple[Pair, ErrorBound]:
@@ -178,127 +177,3 @@ def _solve_direct(blocks: ReducedSystem) -> tuple[Pair, ErrorBound]:
     error = factors.solve(*uncertainty(blocks, b, (x_3, x_1)))
     factors.destroy()
     return (x_3, x_1), bound_error((x_3, x_1), error, blocks.processes)
-
-
-class _ConjugateGradients:
-    """CG on S u_3d = g by PETSc, until the residual and the energy of the error are small.
-
-    With theta the smallest eigenvalue of M S, which CG finds, the error e of a residual r has the
-    energy e'S e <= r'M r / theta, and the solution that of g'u_3d. Where exchange is strong, g
-    has entries so large that a residual small beside them hides that error.
-
-    Args:
-        reduced: The system.
-        M: The preconditioner, or None for GAMG on A_33.
-        rtol: As in `solve`.
-        max_iterations: As in `solve`.
-    """
-
-    def __init__(
-        self,
-        reduced: ReducedSystem,
-        M: CoupledMultigrid | None,
-        rtol: float,
-        max_iterations: int,
-    ) -> None:
-        sizes, comm = (len(reduced.b_3), None), petsc_comm(reduced.processes)
-        self.reduced, self.rtol, self.most, self.iterations = reduced, rtol, max_iterations, 0
-        S = PETSc.Mat().createPython((sizes, sizes), _Product(reduced.S.matvec), comm=comm)
-        S.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-        self.ksp = ksp = PETSc.KSP().create(comm)
-        ksp.setType("cg")
-        ksp.setComputeEigenvalues(True)
-        if M is None:
-            rows = held_rows(reduced.A_33)
-            ksp.setOperators(S, distributed_matrix(rows, reduced.processes))
-            _use_gamg(ksp.getPC())
-        else:
-            ksp.setOperators(S)
-            ksp.getPC().setType("python")
-            ksp.getPC().setPythonContext(_Product(M))
-        self.precondition = lambda r: self._apply(ksp.getPC().apply, r)
-
-    def solve(self) -> tuple[Pair, ErrorBound]:
-        """Return the solution and the bound on its error."""
-        reduced = self.reduced
-        x_3 = self._correct(reduced.g)
-        x = x_3, reduced.back_substitute(x_3)
-        w_3, w_1 = uncertainty(reduced, (reduced.b_3, reduced.b_1), x)
-        rtol, self.rtol, done = self.rtol, 1e-2, self.iterations
-        error_3 = self._correct(w_3 + reduced.exchange_3(reduced.solve_11(w_1)))
-        error_1 = reduced.solve_11(w_1 + reduced.exchange_1(error_3))
-        self.rtol, self.iterations = rtol, done
-        return x, bound_error(x, (error_3, error_1), reduced.processes)
-
-    def _correct(self, b: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the solution of S x = b."""
-        norms, dot = PETSc.KSP.NormType, self.reduced.processes.dot
-        x, theta = self._run(b, norms.UNPRECONDITIONED, self.rtol, 0.0)
-        before = np.inf
-        while True:
-            r = b - self.reduced.S @ x
-            wanted = self.rtol * np.sqrt(max(theta * dot(b, x), 0.0))
-            size = np.sqrt(max(dot(r, self.precondition(r)), 0.0))
-            # Where it hardly falls any more, rounding alone is left: the bound knows of that.
-            if not wanted < size < before / 10.0:
-                return x
-            correction, _ = self._run(r, norms.NATURAL, 0.0, wanted)
-            x, before = x + correction, size
-
-    def _run(
-        self,
-        right_hand_side: NDArray[np.float64],
-        norm: PETSc.KSP.NormType,
-        rtol: float,
-        atol: float,
-    ) -> tuple[NDArray[np.float64], float]:
-        """Return x, and the smallest eigenvalue of M S that was found."""
-        ksp = self.ksp
-        ksp.setNormType(norm)
-        ksp.setTolerances(rtol=rtol, atol=atol, max_it=self.most)
-        b = PETSc.Vec().createWithArray(right_hand_side, comm=ksp.comm)
-        x = b.duplicate()
-        ksp.solve(b, x)
-        self.iterations += ksp.getIterationNumber()
-        if ksp.getConvergedReason() < 0:
-            raise SolverError(
-                f"got cg with {ksp.getPC().getType()} stopped after "
-                f"{ksp.getIterationNumber()} iterations at residual {ksp.getResidualNorm():.2e} "
-                f"(PETSc reason {ksp.getConvergedReason()}); wanted {self.rtol:.0e} of "
-                f"{self.reduced.processes.norm(right_hand_side):.2e}. Raise max_iterations or "
-                "rtol, or use method='direct'."
-            )
-        eigenvalues = ksp.computeEigenvalues().real
-        return x.getArray().copy(), float(min(eigenvalues, default=1.0))
-
-    def _apply(
-        self, apply: Callable[[PETSc.Vec, PETSc.Vec], None], vector: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        x = PETSc.Vec().createWithArray(vector, comm=self.ksp.comm)
-        y = x.duplicate()
-        apply(x, y)
-        return y.getArray().copy()
-
-
-def _use_gamg(pc: PETSc.PC) -> None:
-    """Choose GAMG, which finds distant neighbours by walks: by default it squares the matrix."""
-    name = "pc_gamg_aggressive_square_graph"
-    pc.setType("gamg")
-    pc.setOptionsPrefix(_PREFIX)
-    options = PETSc.Options(_PREFIX)
-    options.setValue(name, "false")
-    pc.setFromOptions()
-    options.delValue(name)
-
-
-class _Product:
-    """PETSc context of a symmetric map of numpy vectors, as matrix and as preconditioner."""
-
-    def __init__(self, product: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> None:
-        self.product = product
-
-    def mult(self, _: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        y.setArray(self.product(x.getArray(readonly=True)))
-
-    def apply(self, _: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        y.setArray(self.product(x.getArray(readonly=True)))

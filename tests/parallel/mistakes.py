@@ -140,6 +140,12 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: learning.solve(md.reduce(build()), learning.RugeStuben()), NotImplementedError,
         "RugeStuben needs one",
     ),
+    "a guess of another size on one process": (
+        lambda: learning.solve(
+            other := md.reduce(build()), learning.Jacobi(),
+            initial_guess=np.zeros(len(other.b_3) + (WORLD.rank == 1)),
+        ), ValueError, "got initial_guess of shape",
+    ),
     "a method of one process": (
         lambda: learning.solve(md.reduce(build()), learning.Jacobi(), "fgmres"),
         NotImplementedError, "fgmres needs one",

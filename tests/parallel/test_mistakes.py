@@ -6,4 +6,4 @@ from pathlib import Path
 
 def test_each_process_gets_the_message(run_on_processes: Callable[..., str]) -> None:
     program = Path(__file__).with_name("mistakes.py")
-    assert run_on_processes(3, "-m", "mpi4py", str(program)).strip() == "24 mistakes"
+    assert run_on_processes(3, "-m", "mpi4py", str(program)).strip() == "25 mistakes"

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mixeddim as md
+from mixeddim.solvers import conjugate_gradients
 from mixeddim.verification import study_convergence
 from mixeddim.verification.convergence import compute_errors
 from mixeddim.verification.manufactured import saturating_uptake
@@ -146,6 +147,36 @@ def test_every_linear_solver_serves(fed: md.CoupledSystem, method: str) -> None:
     solution = md.solve_nonlinear(fed, uptake, method=method)
     assert solution.method == method
     assert distance(solution, md.solve_nonlinear(fed, uptake, rtol=1e-13)) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("method", "set_up"),
+    [("direct", "BlockFactors"), ("krylov", "CoupledMultigrid")],
+)
+@pytest.mark.parametrize("linearisation", ["newton", "picard"])
+def test_one_set_up_serves_all_iterations(
+    fed: md.CoupledSystem, monkeypatch, method: str, set_up: str, linearisation: str
+) -> None:
+    made = []
+    make = getattr(conjugate_gradients, set_up)
+    monkeypatch.setattr(conjugate_gradients, set_up, lambda *args: made.append(args) or make(*args))
+    uptake = md.MichaelisMenten(2.0, 0.5)
+    solution = md.solve_nonlinear(fed, uptake, linearisation, method=method)
+    assert solution.iterations >= 3
+    assert len(made) == 1
+
+
+def test_what_no_longer_serves_is_set_up_anew(fed: md.CoupledSystem, monkeypatch) -> None:
+    plain = md.solve_nonlinear(fed, md.MichaelisMenten(2.0, 0.5), method="krylov")
+    monkeypatch.setattr(conjugate_gradients, "MOST_REUSED", 1)
+    made = []
+    make = conjugate_gradients.CoupledMultigrid
+    monkeypatch.setattr(
+        conjugate_gradients, "CoupledMultigrid", lambda *args: made.append(args) or make(*args)
+    )
+    anew = md.solve_nonlinear(fed, md.MichaelisMenten(2.0, 0.5), method="krylov")
+    assert len(made) > 2
+    np.testing.assert_allclose(anew.u_3d.x.array, plain.u_3d.x.array, rtol=1e-9)
 
 
 @pytest.mark.parametrize("linearisation", ["newton", "picard"])

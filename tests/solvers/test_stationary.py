@@ -95,6 +95,35 @@ def test_an_iteration_that_does_not_converge_is_an_error(system, method):
 
 
 @methods
+def test_the_closer_the_guess_the_fewer_the_iterations(system, method):
+    solution = solve(system, method, rtol=1e-12)
+    near, zero = (dolfinx.fem.Function(solution.u_3d.function_space) for _ in range(2))
+    near.x.array[:] = (1.0 + 1e-4) * solution.u_3d.x.array
+    results = [
+        solve(system, method, initial_guess=guess, rtol=1e-8)
+        for guess in (solution.u_3d, near, zero, None)
+    ]
+    for result in results:
+        expected = solution.u_3d.x.array
+        np.testing.assert_allclose(result.u_3d.x.array, expected, atol=1e-6 * expected.max())
+    iterations = [result.iterations for result in results]
+    if method == "direct":
+        assert iterations == [1, 1, 1, 1]
+    else:
+        assert 0 == iterations[0] < iterations[1] < iterations[2] == iterations[3]
+
+
+def test_a_guess_that_does_not_fit_is_explained(system, solution):
+    broken = solution.u_3d.copy()
+    broken.x.array[0] = np.nan
+    with pytest.raises(ValueError, match="got an initial guess with NaN or infinity"):
+        solve(system, "krylov", initial_guess=broken)
+    for guess in (solution.u_1d, solution.u_3d.x.array):
+        with pytest.raises(ValueError, match=r"got an initial guess of type .* Pass u_3d of a sol"):
+            solve(system, "krylov", initial_guess=guess)
+
+
+@methods
 def test_a_singular_problem_is_an_error(fork, method):
     """Nothing holds the level of the fields: no uptake, no Dirichlet or Robin condition."""
     coefficients = Coefficients(f_1d=1.0)
