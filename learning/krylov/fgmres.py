@@ -14,6 +14,7 @@ from functools import partial
 
 import torch
 
+from learning.devices import is_capturing
 from learning.krylov.cycles import (
     Cycle,
     KrylovResult,
@@ -116,7 +117,8 @@ def _arnoldi_cycle(
     not_finite = torch.zeros_like(active)
 
     for _ in range(num_steps):
-        if not active.any():
+        # What a graph records takes all steps: those of systems that have stopped add nothing.
+        if not is_capturing(residual) and not active.any():
             break
         z = precondition_in(precondition, basis.last)
         w = apply(z)

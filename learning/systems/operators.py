@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from learning.systems.padded import PaddedMap
 from learning.systems.sparse import (
     DistributedMap,
     LinearMap,
@@ -59,8 +60,8 @@ class SystemBatch:
     """
 
     tissue: LinearMap
-    average: SparseMap | DistributedMap
-    basis: SparseMap
+    average: SparseMap | DistributedMap | PaddedMap
+    basis: SparseMap | PaddedMap
     solve_11: LinearMap
     g: torch.Tensor
     grid: Grid | None
