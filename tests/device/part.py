@@ -72,9 +72,7 @@ def _steps(
     part: str, context: parts.Context, left: Callable[[], float]
 ) -> Iterator[tuple[str, Callable[[], Found]]]:
     """Yield the steps of a part and their names, in order."""
-    if part == "tests":
-        yield "tests", lambda: parts.run_tests(context, left() - 1.0)
-    elif part == "speed":
+    if part == "speed":
         yield "milliseconds", lambda: parts.speed(context)
     elif part == "training":
         whole = left()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -37,7 +34,6 @@ from learning.training.stages import Stage
 from learning.training.steps import captured, descend, new_optimizer
 from learning.training.weights import load_weights
 
-HERE = Path(__file__).parent
 PAPER = {"static": 26.71, "dynamic": 12.86}  # mean iterations on unseen graphs
 TIME_LIMIT, REPETITIONS = 20.0, 3  # of a method in a cell
 
@@ -84,35 +80,6 @@ class Context:
         }
         there = {name: [f for f in both if f.exists()] for name, both in files.items()}
         return {name: found[0] for name, found in there.items() if found}
-
-
-# --- Tests ------------------------------------------------------------------------------------
-
-
-def run_tests(context: Context, time_limit: float) -> dict[str, Any]:
-    """Run the tests of the device; they take the prepared data."""
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(HERE),
-        "--confcutdir", str(HERE), "-p", "no:cacheprovider", "--import-mode=importlib",
-        "--durations=5", "-k", context.sizes.tests, str(HERE / "test_accelerator.py"),
-    ]  # fmt: skip
-    there = {"DEVICE_DATA": str(context.data), "DEVICE": str(context.device)}
-    try:
-        result = subprocess.run(
-            command,
-            env={**os.environ, **there},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=time_limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        print((error.stdout or b"").decode(errors="replace"))
-        return {"failed": f"took more than {time_limit:.0f} s"}
-    print(result.stdout)
-    last = result.stdout.strip().splitlines()[-1]
-    return {"passed" if result.returncode == 0 else "failed": last}
 
 
 # --- Speed of a step --------------------------------------------------------------------------
@@ -203,7 +170,7 @@ def benchmark(context: Context, time_limit: float) -> dict[str, Any]:
     return {f"{c.regime}, {c.num_cells} cells": _row(c) for c in found.cells} | {
         "missing": missing,
         "failed": failed,
-        "distinct networks": {"coarse": len(context.unseen), "fine": len(context.fine)},
+        "distinct networks": {"coarse": context.sizes.num_unseen, "fine": context.sizes.num_fine},
     }
 
 

@@ -80,6 +80,7 @@ class _Run:
         self.began = time.monotonic()
         self.options, self.log = options, log
         self.summary: dict[str, Any] = {}
+        self.last_line = ""
 
     @property
     def left(self) -> float:
@@ -96,7 +97,12 @@ class _Run:
             shutil.copy(kept, options.out / "benchmark.json")
         for part in [part for part in PARTS if part in options.parts]:
             limit = min(SHARES.get(part, 1.0) * whole, self.left - KEPT.get(part, 0.0) * whole)
-            found = self.take(part, limit)
+            if part == "tests":
+                found = self.test(limit)
+            elif part == "rest" and not self.is_unfinished:
+                found = {"skipped": "nothing was left"}
+            else:
+                found = self.take(part, limit)
             if part == "training" and _broke(found) and self.left > 0.1 * whole:
                 self.summary["training, with CUDA graphs"] = found
                 limit = self.left - KEPT[part] * whole
@@ -111,6 +117,31 @@ class _Run:
         for part, found in self.summary.items():
             for name, value in found.items() if isinstance(found, dict) else ():
                 self.say(f"{part}: {name}: {json.dumps(value)}")
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the benchmark may lack cells."""
+        cells = self.summary.get("benchmark", {}).get("cells", {})
+        return bool(cells.get("missing", True) or cells.get("failed"))
+
+    def test(self, limit: float) -> dict[str, Any]:
+        """Run the tests of the device, on the prepared data."""
+        self.say(f"==== tests: {limit:.0f} of {self.left:.0f} seconds")
+        began = time.monotonic()
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(HERE),
+            "--confcutdir", str(HERE), "-p", "no:cacheprovider", "--import-mode=importlib",
+            "--durations=5", "-k", "products" if self.options.tiny else "",
+            str(HERE / "test_accelerator.py"),
+        ]  # fmt: skip
+        os.environ["DEVICE_DATA"] = str(self.options.data)
+        os.environ["DEVICE"] = self.options.device
+        failed = self.wait_for(command, limit)
+        return {
+            "passed" if failed is None else "failed": self.last_line,
+            "ended": failed,
+            "seconds": round(time.monotonic() - began, 1),
+        }
 
     def take(self, part: str, limit: float, *further: str) -> dict[str, Any]:
         """Run a part for so many seconds; returns what it found, and why it failed if it did."""
@@ -140,6 +171,7 @@ class _Run:
             end.start()
             assert process.stdout is not None
             for line in process.stdout:
+                self.last_line = line.strip() or self.last_line
                 self.say(line.rstrip("\n"))
             process.wait()
             is_late = not end.is_alive()

@@ -34,7 +34,6 @@ class Sizes:
         batch_size: Systems solved together on the grid of the training.
         regimes: Of the benchmark, the most telling first.
         methods: Of the benchmark.
-        tests: Which tests to run, as pytest's option -k says.
         static: The first stage of the protocol.
         dynamic: The second one.
     """
@@ -47,7 +46,6 @@ class Sizes:
     batch_size: int
     regimes: tuple[str, ...]
     methods: tuple[str, ...]
-    tests: str
     static: Stage
     dynamic: Stage
 
@@ -76,7 +74,6 @@ FULL = Sizes(
     batch_size=256,
     regimes=("heterogeneous_1e4", "strong_1e-3", "anisotropic", "paper"),
     methods=METHODS,
-    tests="",
     # bfloat16, and TF32 in the last two convolutions: see `UNetPreconditioner`.
     static=replace(STAGES["paper-static"], mixed_precision=True),
     dynamic=replace(STAGES["paper-dynamic"], mixed_precision=True),
@@ -91,9 +88,8 @@ TINY = Sizes(
     num_fine=2,
     fine_cells=4,
     batch_size=4,
-    regimes=("heterogeneous_1e4", "paper"),
+    regimes=("heterogeneous_1e4",),
     methods=("multigrid", "geometric", "fast_diagonalisation", "jacobi"),
-    tests="products",
     static=replace(FULL.static, batch_size=3, **_TINY),
     dynamic=replace(FULL.dynamic, batch_size=3, num_steps=3, **_TINY),
 )
