@@ -152,7 +152,7 @@ def _arnoldi_cycle(
         active = used & (below > 0) & (remaining.abs() > tolerance)
 
     correction = torch.zeros_like(residual)
-    if columns:
+    if columns and not is_capturing(residual):  # training wants the sines alone
         y = _back_substitute(columns, right_hand_side)
         correction = (y[:, None] @ torch.stack(directions, dim=1))[:, 0]
     not_definite = torch.zeros_like(active)  # FGMRES does not need A or M to be

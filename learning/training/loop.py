@@ -78,7 +78,7 @@ def train(
         progress: Whether to show a bar, or a message if the run is already finished; by default
             the message is shown, and the bar where stderr is a terminal.
         time_limit: Seconds after which to stop at the end of a batch, with the state saved, so that
-            the next call goes on.
+            the next call goes on; for a single process.
 
     Returns:
         The folder, with the weights in it.
@@ -121,6 +121,11 @@ def train(
     run = RunFolder(Path(folder), configuration)
     convolutions = fast_convolutions if stage.mixed_precision else exact_convolutions
     with processes(device) as (rank, world_size), convolutions():
+        if world_size > 1 and time_limit < np.inf:
+            raise ValueError(
+                f"got time_limit={time_limit} on {world_size} processes, which would stop at "
+                "different batches; wanted one process. Leave it, and stop torchrun itself."
+            )
         if rank == 0:
             run.open()
         wait(world_size)

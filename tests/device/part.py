@@ -73,7 +73,7 @@ def _steps(
 ) -> Iterator[tuple[str, Callable[[], Found]]]:
     """Yield the steps of a part and their names, in order."""
     if part == "speed":
-        yield "milliseconds", lambda: parts.speed(context)
+        yield from parts.speeds(context)
     elif part == "training":
         whole = left()
         for name in context.sizes.stages:
@@ -82,6 +82,7 @@ def _steps(
         yield "study", lambda: parts.study(context)
     else:
         yield "cells", lambda: parts.benchmark(context, left())
+        yield "direct solvers", lambda: parts.direct(context)
 
 
 def _machine(device: torch.device) -> Found:

@@ -7,11 +7,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import sparse
 from sizes import Sizes
 
 from learning.benchmark import run as benchmark_run
@@ -33,6 +36,7 @@ from learning.training.samples import Samples
 from learning.training.stages import Stage
 from learning.training.steps import captured, descend, new_optimizer
 from learning.training.weights import load_weights
+from mixeddim.tensors import ReducedSystem, sparse_csr
 
 PAPER = {"static": 26.71, "dynamic": 12.86}  # mean iterations on unseen graphs
 TIME_LIMIT, REPETITIONS = 20.0, 3  # of a method in a cell
@@ -85,20 +89,19 @@ class Context:
 # --- Speed of a step --------------------------------------------------------------------------
 
 
-def speed(context: Context) -> dict[str, Any]:
-    """Time the steps of both stages, in milliseconds."""
-    found = {}
-    for name, stage in context.sizes.stages.items():
-        for mixed_precision in sorted({False, stage.mixed_precision}, reverse=True):
-            for is_captured in (True, False):
-                how = [name, "mixed" if mixed_precision else "full precision"]
-                how += ["CUDA graph"] if is_captured else ["eager"]
+def speeds(context: Context) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Yield what tells the steps of both stages apart, and how to time them in milliseconds."""
+    for is_captured in (True, False):
+        for name, stage in context.sizes.stages.items():
+            for mixed_precision in sorted({False, stage.mixed_precision}, reverse=True):
+                precision = "mixed precision" if mixed_precision else "full precision"
+                how = "CUDA graph" if is_captured else "eager"
                 chosen = replace(stage, mixed_precision=mixed_precision)
-                found[", ".join(how)] = _milliseconds(context, chosen, is_captured=is_captured)
-    return found
+                time_it = partial(_milliseconds, context, chosen, is_captured=is_captured)
+                yield f"{name}, {precision}, {how}", time_it
 
 
-def _milliseconds(context: Context, stage: Stage, *, is_captured: bool) -> float:
+def _milliseconds(context: Context, stage: Stage, *, is_captured: bool) -> dict[str, Any]:
     """Return the median time of a step, of as many as fit in a second."""
     few = replace(stage, num_problems=stage.batch_size, num_validation=1)
     model = UNet().to(context.device)
@@ -121,7 +124,7 @@ def _milliseconds(context: Context, stage: Stage, *, is_captured: bool) -> float
         first = min(first, _seconds(lambda: run(index, f)))
         number = min(max(int(1.0 / first), 1), 100)
         times = [_seconds(lambda: run(index, f)) for _ in range(number)]
-    return round(1e3 * sorted(times)[len(times) // 2], 3)
+    return {"milliseconds": round(1e3 * sorted(times)[len(times) // 2], 3), "steps": number}
 
 
 def _seconds(function: Callable[[], torch.Tensor]) -> float:
@@ -210,6 +213,56 @@ def _cell(context: Context, name: str, num_cells: int, batch_size: int, settings
     return Cell(
         name, num_cells, batch_size, batch_size, to_json(distribution), features, measured, skipped
     )
+
+
+def direct(context: Context) -> dict[str, Any]:
+    """Time direct solvers of torch on one system of each regime, on the grid of the training."""
+    found = {}
+    for name in context.sizes.regimes:
+        distribution = replace(
+            regime(name, context.sizes.training.num_cells),
+            num_nodes=context.unseen.distribution.num_nodes,
+        )
+        system = in_tissue(context.unseen, distribution)[0].reduced
+        for kind, solve in (("sparse", _sparse_direct), ("dense", _dense_direct)):
+            try:
+                x, seconds = solve(system, context.device)
+            except (RuntimeError, NotImplementedError) as error:  # built without cuDSS, say
+                found[f"{name}, {kind}"] = {"unavailable": str(error).splitlines()[0]}
+                continue
+            residual = np.linalg.norm(system.g - system.S @ x) / np.linalg.norm(system.g)
+            found[f"{name}, {kind}"] = {"milliseconds": 1e3 * seconds, "residual": float(residual)}
+    return found
+
+
+def _sparse_direct(
+    system: ReducedSystem, device: torch.device
+) -> tuple[NDArray[np.float64], float]:
+    """Solve the block system, whose tissue part is that of S; returns it and the second time."""
+    blocks = [[system.A_33, system.A_31], [system.A_13, system.A_11]]
+    A = sparse_csr(sparse.block_array(blocks, format="csr").sorted_indices(), torch.float64, device)
+    b = torch.tensor(np.concatenate([system.g, np.zeros(len(system.b_1))]), device=device)
+    solve = partial(torch.sparse.spsolve, A, b)
+    _seconds(lambda: solve()[0])
+    seconds = _seconds(lambda: solve()[0])
+    return solve().cpu().numpy()[: len(system.g)], seconds
+
+
+def _dense_direct(system: ReducedSystem, device: torch.device) -> tuple[NDArray[np.float64], float]:
+    """Factor S as a dense matrix; returns the solution and the second time, from dense blocks."""
+    A_33, A_31, A_11 = (
+        torch.tensor(A.toarray(), device=device) for A in (system.A_33, system.A_31, system.A_11)
+    )
+    g = torch.tensor(system.g, device=device)[:, None]
+
+    def solve() -> torch.Tensor:
+        half = torch.linalg.solve_triangular(torch.linalg.cholesky(A_11), A_31.mT, upper=False)
+        S = A_33 - half.mT @ half
+        return torch.cholesky_solve(g, torch.linalg.cholesky(S))[:, 0]
+
+    _seconds(lambda: solve()[0])
+    seconds = _seconds(lambda: solve()[0])
+    return solve().cpu().numpy(), seconds
 
 
 # --- The paper's protocol ---------------------------------------------------------------------

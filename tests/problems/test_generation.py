@@ -226,7 +226,9 @@ def test_networks_in_another_tissue_are_those_generated_there(dataset, varying):
         for A, B in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(A.reduced.g, B.reduced.g)
             np.testing.assert_array_equal(A.reduced.K.data, B.reduced.K.data)
-    with pytest.raises(ValueError, match=r"got radius=\(0.1, 0.1\) for networks of radius=\(0.04, 0"):
+    with pytest.raises(
+        ValueError, match=r"got radius=\(0.1, 0.1\) for networks of radius=\(0.04, 0"
+    ):
         in_tissue(dataset, replace(SMALL, radius=(0.1, 0.1)))
 
 

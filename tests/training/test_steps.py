@@ -1,5 +1,6 @@
 """Steps of problems that stay on the device: the numbers are those of ordinary batches."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -10,6 +11,7 @@ import learning
 from learning.krylov import cycles, fgmres
 from learning.preconditioners.unet import UNet, UNetPreconditioner
 from learning.systems.resident import ResidentSystems
+from learning.training import loop
 from learning.training.loop import train
 from learning.training.losses import residual_loss, sine_loss
 from learning.training.samples import Resident, Samples
@@ -243,6 +245,16 @@ def test_a_run_that_is_out_of_time_goes_on_in_the_next(
     run = train(static_stage, dataset, tmp_path, progress=False)
     assert history(tmp_path) == history(static.path)
     assert_same_weights(run.best, static.best)
+
+
+def test_processes_would_not_stop_together(static_stage, dataset, tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def two(_):
+        yield 0, 2
+
+    monkeypatch.setattr(loop, "processes", two)
+    with pytest.raises(ValueError, match=r"got time_limit=5.0 on 2 processes.*wanted one process"):
+        train(static_stage, dataset, tmp_path, progress=False, time_limit=5.0)
 
 
 @pytest.mark.parametrize("num_threads", [0, 1, 3])
