@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["exact_convolutions", "usable_device"]
+__all__ = ["exact_convolutions", "fast_convolutions", "is_capturing", "usable_device"]
 
 
 def usable_device(device: torch.device | str) -> torch.device:
@@ -35,3 +35,20 @@ def exact_convolutions() -> Iterator[None]:
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     ):
         yield
+
+
+@contextmanager
+def fast_convolutions() -> Iterator[None]:
+    """Let cuDNN round float32 to TF32 inside, and choose the fastest algorithms by trying them.
+
+    Results then differ by rounding from run to run. A CPU computes in float32 all the same.
+    """
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=True, deterministic=False, allow_tf32=True
+    ):
+        yield
+
+
+def is_capturing(v: torch.Tensor) -> bool:
+    """Return whether a CUDA graph records what is done to a tensor, so that it has no value yet."""
+    return v.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from learning.devices import is_capturing
 from learning.systems.sparse import LinearMap, norm
 from mixeddim.tensors import ALONE, Processes
 
@@ -238,7 +239,7 @@ def check(b: torch.Tensor, rtol: float, max_iterations: int, restart: int | None
             f"got b of shape {tuple(b.shape)} and {b.dtype}; wanted (batch, n) in float32 or "
             "float64. Use b[None] for a single system."
         )
-    if not torch.isfinite(b).all():
+    if not is_capturing(b) and not torch.isfinite(b).all():
         bad = torch.isfinite(b).all(dim=1).logical_not().nonzero().ravel().tolist()
         raise ValueError(f"got NaN or infinity in the right-hand sides {bad}; wanted numbers.")
     if not 0.0 <= rtol < 1.0:

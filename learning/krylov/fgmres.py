@@ -14,6 +14,7 @@ from functools import partial
 
 import torch
 
+from learning.devices import is_capturing
 from learning.krylov.cycles import (
     Cycle,
     KrylovResult,
@@ -125,7 +126,8 @@ def _arnoldi_cycle(
     not_finite = torch.zeros_like(active)
 
     for _ in range(num_steps):
-        if not active.any():
+        # What a graph records takes all steps: those of systems that have stopped add nothing.
+        if not is_capturing(residual) and not active.any():
             break
         z = precondition_in(precondition, basis.last)
         w = apply(z)
@@ -159,7 +161,7 @@ def _arnoldi_cycle(
         active = used & (below > 0) & (remaining.abs() > tolerance)
 
     correction = torch.zeros_like(residual)
-    if columns:
+    if columns and not is_capturing(residual):  # training wants the sines alone
         y = _back_substitute(columns, right_hand_side)
         correction = (y[:, None] @ torch.stack(directions, dim=1))[:, 0]
     not_definite = torch.zeros_like(active)  # FGMRES does not need A or M to be

@@ -6,16 +6,17 @@ N. Dimola, A. Coclite, P. Zunino, arXiv:2507.15452 (2025), Table 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from learning.devices import exact_convolutions
+from learning.devices import exact_convolutions, fast_convolutions
 from learning.systems.operators import SystemBatch, grids_of
 from mixeddim.tensors import ReducedSystem
 
-__all__ = ["UNet", "UNetPreconditioner"]
+__all__ = ["Geometry", "UNet", "UNetPreconditioner"]
 
 
 def _conv(channels_in: int, channels_out: int, *, bias: bool = False) -> nn.Conv3d:
@@ -78,6 +79,30 @@ class UNet(nn.Module):
             return self.head(full)[:, :, :nx, :ny, :nz]
 
 
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What the U-Net's M depends on besides the residual, for a batch of systems.
+
+    Attributes:
+        distance: Distance to the network over the longest side of the box, in the dtype of the
+            model, shape (batch, 1, nx, ny, nz).
+        scale: Root mean square of the diagonal of A_33, float64, shape (batch, 1).
+        node_of_dof: Grid index of each dof, shape (n_3,), or None where dofs are in grid order.
+    """
+
+    distance: torch.Tensor
+    scale: torch.Tensor
+    node_of_dof: torch.Tensor | None
+
+    def in_grid_order(self) -> Geometry:
+        """Return the same for vectors in grid order."""
+        return replace(self, node_of_dof=None)
+
+    def __getitem__(self, index: torch.Tensor) -> Geometry:
+        """Return the systems of these numbers, shape (batch,)."""
+        return replace(self, distance=self.distance[index], scale=self.scale[index])
+
+
 class UNetPreconditioner:
     """The U-Net as a preconditioner: M(r) = (|r| / a) U(r / |r|, d / L).
 
@@ -87,7 +112,8 @@ class UNetPreconditioner:
 
     Attributes:
         model: The neural network; it runs in its own dtype for residuals of any dtype.
-        mixed_precision: Whether all its convolutions except the last two run in bfloat16.
+        mixed_precision: Whether all its convolutions except the last two run in bfloat16, and on an
+            accelerator these two in TF32.
     """
 
     is_linear = is_symmetric = False
@@ -105,33 +131,48 @@ class UNetPreconditioner:
             ValueError: If the systems are not on structured boxes of one shape, or not on the
                 device of the model.
         """
-        grids = grids_of(systems)
-        parameter = next(self.model.parameters())
-        device, dtype = parameter.device, parameter.dtype
+        device = next(self.model.parameters()).device
         if device != batch.g.device:
             raise ValueError(
                 f"got a model on {device} and systems on {batch.g.device}; wanted one device. "
                 "Move the model, or name its device where you solve."
             )
+        return self.on(self.geometry(systems))
+
+    def geometry(self, systems: Sequence[ReducedSystem]) -> Geometry:
+        """Return what M depends on besides the residual, on the device of the model.
+
+        Raises:
+            ValueError: If the systems are not on structured boxes of one shape.
+        """
+        grids = grids_of(systems)
+        parameter = next(self.model.parameters())
         distances = [
             system.distance_to_network / np.max(grid.cell_size * (np.array(grid.shape) - 1))
             for system, grid in zip(systems, grids, strict=True)
         ]
-        geometry = torch.tensor(np.stack(distances), dtype=dtype, device=device)[:, None]
         diagonals = np.stack([system.diagonal_33 for system in systems])
-        scale = torch.tensor(np.sqrt(np.mean(diagonals**2, axis=1))).to(batch.g)[:, None]
-        node_of_dof = torch.tensor(grids[0].node_of_dof, device=device)
-        dof_of_node = torch.argsort(node_of_dof)
+        scale = torch.tensor(np.sqrt(np.mean(diagonals**2, axis=1)), device=parameter.device)
+        node_of_dof = torch.tensor(grids[0].node_of_dof, device=parameter.device)
+        distance = torch.tensor(np.stack(distances)).to(parameter)
+        return Geometry(distance[:, None], scale[:, None], node_of_dof)
+
+    def on(self, geometry: Geometry) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the map r -> M r for the systems of a geometry, (batch, n_3) to the same shape."""
+        distance, node_of_dof = geometry.distance, geometry.node_of_dof
+        dof_of_node = None if node_of_dof is None else torch.argsort(node_of_dof)
+        device, dtype = distance.device, distance.dtype
 
         def apply(r: torch.Tensor) -> torch.Tensor:
             size = r.square().mean(dim=1, keepdim=True).sqrt()
             unit = r / torch.where(size > 0, size, 1.0)
-            channel = unit[:, dof_of_node].to(dtype).reshape(geometry.shape)
-            inputs = torch.cat([channel, geometry], dim=1)
+            in_grid_order = unit if dof_of_node is None else unit[:, dof_of_node]
+            channel = in_grid_order.to(dtype).reshape(distance.shape)
+            inputs = torch.cat([channel, distance], dim=1)
             precision = torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision)
-            with exact_convolutions(), precision:
-                output = self.model(inputs)
-            correction = output.reshape(len(r), -1)[:, node_of_dof].to(r.dtype)
-            return size / scale * correction
+            with fast_convolutions() if self.mixed_precision else exact_convolutions(), precision:
+                output = self.model(inputs).reshape(len(r), -1)
+            in_dof_order = output if node_of_dof is None else output[:, node_of_dof]
+            return size / geometry.scale.to(r) * in_dof_order.to(r.dtype)
 
         return apply

@@ -81,6 +81,7 @@ class Dataset(Sequence[Problem]):
         seed: Seed of the draws.
         versions: Versions of the packages that wrote the file.
         content_hash: SHA-256 of the content, equal for files with the same problems.
+        arrays: The content, by name in the file; not to be written to.
     """
 
     path: Path
@@ -88,14 +89,14 @@ class Dataset(Sequence[Problem]):
     seed: int
     versions: Mapping[str, str]
     content_hash: str
-    _arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, NDArray[Any]]
     _built: dict[int, Problem] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Dataset({len(self)} problems, seed {self.seed}, {os.fspath(self.path)!r})"
 
     def __len__(self) -> int:
-        return len(self._arrays["parameters/seed"])
+        return len(self.arrays["parameters/seed"])
 
     @overload
     def __getitem__(self, index: int) -> Problem: ...
@@ -116,8 +117,8 @@ class Dataset(Sequence[Problem]):
 
     @cached_property
     def _grid(self) -> Grid:
-        nx, ny, nz = (int(n) for n in self._arrays["shared/grid.shape"])
-        lower, cell_size, node_of_dof = (self._arrays[f"shared/grid.{n}"] for n in GRID[1:])
+        nx, ny, nz = (int(n) for n in self.arrays["shared/grid.shape"])
+        lower, cell_size, node_of_dof = (self.arrays[f"shared/grid.{n}"] for n in GRID[1:])
         return Grid((nx, ny, nz), lower, cell_size, node_of_dof)
 
     @cached_property
@@ -130,12 +131,12 @@ class Dataset(Sequence[Problem]):
 
     def _shared_matrix(self, name: str) -> sparse.csr_array:
         n_3 = len(self._grid.node_of_dof)
-        return from_parts({p: self._arrays[f"shared/{name}.{p}"] for p in CSR}, n_3)
+        return from_parts({p: self.arrays[f"shared/{name}.{p}"] for p in CSR}, n_3)
 
     def _build(self, i: int) -> Problem:
         def part(name: str) -> NDArray[Any]:
-            start, end = self._arrays[f"offsets/{name}"][i : i + 2]
-            return self._arrays[f"problems/{name}"][start:end].copy()
+            start, end = self.arrays[f"offsets/{name}"][i : i + 2]
+            return self.arrays[f"problems/{name}"][start:end].copy()
 
         def matrix(name: str, num_columns: int) -> sparse.csr_array:
             return from_parts({p: part(f"{name}.{p}") for p in CSR}, num_columns)
@@ -143,7 +144,7 @@ class Dataset(Sequence[Problem]):
         n_3, n_1 = len(self._grid.node_of_dof), len(part("A_11.row_lengths"))
         parameters: dict[str, Any] = {}
         for f in fields(Draw):
-            column = self._arrays.get(f"parameters/{f.name}")
+            column = self.arrays.get(f"parameters/{f.name}")
             parameters[f.name] = f.default if column is None else column[i].item()
         parameters["generator"] = self.distribution.generators[parameters["generator"]]
         k_3d, sigma_3d = parameters["k_3d"], parameters["sigma_3d"]

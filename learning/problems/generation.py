@@ -45,9 +45,10 @@ from learning.problems.distributions import LOG_UNIFORM, Draw, ProblemDistributi
 from learning.problems.stiffness import smooth_field
 from mixeddim.tensors import replacing
 
-__all__ = ["draw", "generate", "inlet_loads"]
+__all__ = ["draw", "generate", "in_tissue", "inlet_loads"]
 
 FIELD = 4  # keeps the seeds of diffusion apart from those of graphs
+_OF_THE_TISSUE = ("k_3d", "sigma_3d", "contrast", "anisotropy", "fibres")
 
 
 def generate(
@@ -106,6 +107,44 @@ def generate(
     dataset = load_dataset(path)
     shutil.rmtree(parts)
     return dataset
+
+
+def in_tissue(dataset: Dataset, distribution: ProblemDistribution) -> Dataset:
+    """Return the networks of a data set in the tissue of another distribution.
+
+    It equals what `generate` draws from the other distribution with the same seed, and needs no
+    DOLFINx: networks do not depend on the tissue.
+
+    Args:
+        dataset: Any.
+        distribution: Like that of the data set, but for k_3d, sigma_3d, contrast, anisotropy and
+            fibres.
+
+    Raises:
+        ValueError: If they differ in something else.
+    """
+    wanted, found = asdict(distribution), asdict(dataset.distribution)
+    differing = [n for n in wanted if n not in _OF_THE_TISSUE and wanted[n] != found[n]]
+    if differing:
+        raise ValueError(
+            f"got {', '.join(f'{n}={wanted[n]}' for n in differing)} for networks of "
+            f"{', '.join(f'{n}={found[n]}' for n in differing)}; wanted another tissue alone. "
+            "Generate a data set."
+        )
+    draws = [draw(distribution, dataset.seed, i) for i in range(len(dataset))]
+    arrays = {
+        name: array
+        for name, array in dataset.arrays.items()
+        if not name.startswith("parameters/") and name.split("/")[-1] not in FIELDS
+    } | _parameters(draws, distribution)
+    if has_fields(distribution):
+        drawn = [_fields(one, distribution) for one in draws]
+        for name in FIELDS:
+            arrays |= _joined(name, [one[name] for one in drawn])
+    digest = content_hash(arrays, distribution, dataset.seed)
+    return replace(
+        dataset, distribution=distribution, content_hash=digest, arrays=arrays, _built={}
+    )
 
 
 def draw(distribution: ProblemDistribution, seed: int, i: int) -> Draw:
@@ -285,9 +324,7 @@ def _write_dataset(
     if has_fields(distribution):
         ragged_names += FIELDS
     for name in ragged_names:
-        ragged = [problem[name] for problem in problems]
-        arrays[f"problems/{name}"] = np.concatenate(ragged)
-        arrays[f"offsets/{name}"] = np.cumsum([0, *map(len, ragged)])
+        arrays |= _joined(name, [problem[name] for problem in problems])
     with replacing(path) as part, h5py.File(part, "w") as file:
         for name, array in arrays.items():
             chunks = (min(len(array), 2**16), *array.shape[1:])
@@ -298,6 +335,12 @@ def _write_dataset(
         file.attrs["num_problems"] = num_problems
         file.attrs["versions"] = json.dumps(versions)
         file.attrs["content_hash"] = content_hash(arrays, distribution, seed)
+
+
+def _joined(name: str, ragged: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of all problems as one, and where each begins."""
+    ends = np.cumsum([0, *map(len, ragged)])
+    return {f"problems/{name}": np.concatenate(ragged), f"offsets/{name}": ends}
 
 
 def _shared(num_cells: int) -> dict[str, NDArray[Any]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning import kernels
+from learning.systems.padded import PaddedMap
 from learning.systems.sparse import (
     LinearMap,
     SparseMap,
@@ -75,8 +76,8 @@ class SystemBatch:
     """
 
     tissue: LinearMap
-    average: SparseMap
-    basis: SparseMap
+    average: SparseMap | PaddedMap
+    basis: SparseMap | PaddedMap
     solve_11: LinearMap
     g: torch.Tensor
     grid: Grid | None

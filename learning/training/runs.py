@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from learning.training.steps import restore
 from learning.training.weights import save_weights
 from mixeddim.tensors import replacing
 
@@ -126,7 +127,7 @@ class RunFolder:
                 "folder and train again."
             ) from error
         state.model.load_state_dict(content["model"])
-        state.optimizer.load_state_dict(content["optimizer"])
+        restore(state.optimizer, content["optimizer"])
         for name in _NUMBERS:
             setattr(state, name, content[name])
         return True

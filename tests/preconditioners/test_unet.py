@@ -193,3 +193,39 @@ def test_dynamic_training_lowers_the_iterations():
         learning.sine_loss(batch, batch.g, precondition, num_steps=5).backward()
         optimizer.step()
     assert learning.solve(unseen, preconditioner).iterations < 0.7 * before
+
+
+class _Rounded(torch.autograd.Function):
+    """Rounding to the ten bits of TF32, also of the gradient."""
+
+    @staticmethod
+    def forward(_, x):
+        bits = x.contiguous().view(torch.int32)
+        return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+    @staticmethod
+    def backward(_, gradient):
+        return _Rounded.apply(gradient)
+
+
+def test_reduced_precision_changes_loss_and_gradient_little():
+    """That of an accelerator: bfloat16, and TF32 in the last two convolutions, rounded by hand."""
+    systems = problems(8, range(3))
+    batch = learning.batch_systems(systems)
+    f = torch.randn(batch.g.shape, dtype=torch.float64, generator=torch.manual_seed(0))
+    model = learning.load_pretrained("unet-static").model.requires_grad_()
+    parameters = list(model.parameters())
+    values, gradients = [], []
+    for mixed_precision in (False, True):
+        if mixed_precision:
+            for layer in (model.merge_full, model.head):
+                layer.weight.data = _Rounded.apply(layer.weight.data)
+                layer.register_forward_pre_hook(lambda _, inputs: (_Rounded.apply(inputs[0]),))
+        M = learning.UNetPreconditioner(model, mixed_precision=mixed_precision)
+        loss = learning.sine_loss(batch, f, M.setup(systems, batch), num_steps=3)
+        found = torch.autograd.grad(loss, parameters)
+        values.append(loss.item())
+        gradients.append(torch.cat([g.flatten() for g in found]).double())
+    assert values[1] == pytest.approx(values[0], rel=0.02)
+    assert values[1] != values[0]
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.95

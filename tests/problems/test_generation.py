@@ -14,7 +14,7 @@ import mixeddim as md
 from learning.problems import generation
 from learning.problems.data import load_dataset
 from learning.problems.distributions import DISTRIBUTIONS, GENERATORS, Draw, ProblemDistribution
-from learning.problems.generation import draw, generate, inlet_loads
+from learning.problems.generation import draw, generate, in_tissue, inlet_loads
 from mixeddim.networks.generators import METHODS
 
 SMALL = ProblemDistribution(
@@ -217,6 +217,19 @@ def test_varying_diffusion_leaves_everything_else_as_it_was(dataset, varying):
     with h5py.File(dataset.path) as file:
         names = {f"{group}/{name}" for group in file for name in file[group]}
     assert not any("log_k" in n or "fibres" in n or "contrast" in n for n in names)
+
+
+def test_networks_in_another_tissue_are_those_generated_there(dataset, varying):
+    for networks, wanted in ((dataset, varying), (varying, dataset)):
+        found = in_tissue(networks, wanted.distribution)
+        assert found.content_hash == wanted.content_hash
+        for A, B in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(A.reduced.g, B.reduced.g)
+            np.testing.assert_array_equal(A.reduced.K.data, B.reduced.K.data)
+    with pytest.raises(
+        ValueError, match=r"got radius=\(0.1, 0.1\) for networks of radius=\(0.04, 0"
+    ):
+        in_tissue(dataset, replace(SMALL, radius=(0.1, 0.1)))
 
 
 def test_an_interrupted_run_of_varying_diffusion_goes_on(varying, tmp_path, monkeypatch):

@@ -99,6 +99,7 @@ def test_weights_of_some_epochs_are_kept_the_first_and_last_among_them(
     def one_epoch(self, _):
         self.state.epoch += 1
         self.state.history.append(dict.fromkeys(runs.COLUMNS, float(self.state.epoch)))
+        return True
 
     monkeypatch.setattr(loop._Trainer, "run_epoch", one_epoch)
     monkeypatch.setattr(runs.RunFolder, "save", lambda *_: None)

@@ -9,6 +9,7 @@ import torch
 import learning
 from learning.training import loop
 from learning.training.loop import train
+from learning.training.samples import Sample, Samples
 
 
 @pytest.fixture
@@ -16,9 +17,9 @@ def batches(monkeypatch):
     """Record the samples of every batch of training, in order."""
     recorded, step = [], loop._Trainer._step
 
-    def recording(trainer, samples, learning_rate):
+    def recording(trainer, samples, *args):
         recorded.append([*samples])
-        return step(trainer, samples, learning_rate)
+        return step(trainer, samples, *args)
 
     monkeypatch.setattr(loop._Trainer, "_step", recording)
     return recorded
@@ -59,9 +60,9 @@ def test_validation_loss_is_the_mean_over_the_last_problems_of_each_data_set(
 
 
 def test_no_two_problems_share_their_random_right_hand_sides(linear_stage, dataset):
-    trainer = loop._Trainer(linear_stage, (dataset, dataset), None, None, 0, 1)
-    samples = [loop.Sample(d, i, k) for d in (0, 1) for i in range(10) for k in (0, 1)]
-    drawn = {trainer._rng(sample, epoch).random() for sample in samples for epoch in (0, 1)}
+    every = Samples(linear_stage, (dataset, dataset), None)
+    samples = [Sample(d, i, k) for d in (0, 1) for i in range(10) for k in (0, 1)]
+    drawn = {every._rng(sample, epoch).random() for sample in samples for epoch in (0, 1)}
     assert len(drawn) == 2 * len(samples)
 
 

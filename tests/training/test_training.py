@@ -11,7 +11,7 @@ from learning.preconditioners.architectures import ARCHITECTURES
 from learning.problems.data import right_hand_side
 from learning.problems.distributions import DISTRIBUTIONS
 from learning.problems.generation import generate
-from learning.training import loop
+from learning.training import samples
 from learning.training.loop import train
 from learning.training.stages import Stage
 from learning.training.weights import load_weights
@@ -24,7 +24,7 @@ def test_validation_loss_is_that_of_the_last_problems(history, static_stage, sta
         systems = [dataset[i].reduced]
         batch = learning.batch_systems(systems)
         for k, family in enumerate(static_stage.families):
-            seed = [loop.RIGHT_HAND_SIDES, static_stage.seed, loop.VALIDATION, i, k]
+            seed = [samples.RIGHT_HAND_SIDES, static_stage.seed, samples.VALIDATION, i, k]
             f = right_hand_side(dataset[i], family, np.random.default_rng(seed))
             precondition = learning.UNetPreconditioner(model).setup(systems, batch)
             losses.append(learning.residual_loss(batch, torch.tensor(f)[None], precondition).item())
@@ -118,8 +118,8 @@ def test_a_loss_that_is_not_finite_names_its_sample(static_stage, dataset, tmp_p
     def overflowing(batch, f, precondition):
         return learning.residual_loss(batch, f, precondition) * f.square().sum() ** 2
 
-    monkeypatch.setattr(loop, "right_hand_side", spoiled)
-    monkeypatch.setattr(loop, "residual_loss", overflowing)
+    monkeypatch.setattr(samples, "right_hand_side", spoiled)
+    monkeypatch.setattr(samples, "residual_loss", overflowing)
     message = "epoch 1, from problem 4 of tiny.h5 with its random right-hand side; wanted"
     with pytest.raises(FloatingPointError, match=message):
         train(static_stage, dataset, tmp_path, progress=False)
@@ -137,7 +137,7 @@ def test_a_validation_loss_that_is_not_finite_names_its_sample(
         f = right_hand_side(problem, family, rng)
         return np.nan * f if problem is dataset[9] else f
 
-    monkeypatch.setattr(loop, "right_hand_side", spoiled)
+    monkeypatch.setattr(samples, "right_hand_side", spoiled)
     with pytest.raises(FloatingPointError, match=r"after epoch 1, from problem 9 of tiny\.h5"):
         train(stage, dataset, tmp_path, progress=False)
 
