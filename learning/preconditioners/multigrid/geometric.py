@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from learning.preconditioners.multigrid.cholesky import InTurn, incomplete_cholesky
 from learning.preconditioners.multigrid.exchange import Exchange, exchange_of
 from learning.preconditioners.multigrid.grids import GridInBoxes, GridOperator, WholeGrid, finest
 from learning.preconditioners.multigrid.near_kernel import NearKernel
@@ -32,9 +33,20 @@ from learning.systems.operators import SystemBatch, averaging_matrices, grids_of
 from learning.systems.sparse import DistributedMap, LinearMap, SparseMap, distributed_map, norm
 from mixeddim.tensors import ALONE, Grid, Processes, ReducedSystem, chebyshev
 
-__all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hierarchy", "v_cycle"]
+__all__ = [
+    "GeometricMultigrid",
+    "Hierarchy",
+    "Level",
+    "Smoother",
+    "cholesky",
+    "create_hierarchy",
+    "v_cycle",
+]
 
-Smoother = Literal["low_rank", "l1_jacobi"]
+Smoother = Literal["low_rank", "l1_jacobi", "cholesky"]
+
+WEAK_EXCHANGE: Final = 0.25
+"""Where exchange is below this share of the tissue's row sums, it may be lumped into a diagonal."""
 
 MOST_COARSE_NODES: Final = 1400
 """A grid of no more nodes is solved directly: 11³ from 20 or 40 cells, 9³ from 32, 64 or 128."""
@@ -52,7 +64,8 @@ class GeometricMultigrid:
     Attributes:
         smoother: "low_rank" inverts the diagonal and the coupling together, and the network where
             that follows the tissue, for coupling of every strength; "l1_jacobi" divides by a
-            diagonal, cheaper to set up.
+            diagonal, cheaper to set up; "cholesky" solves with incomplete factors of the tissue, for
+            fibres in any direction, on CPUs.
         degree: Of the smoother's Chebyshev polynomial. 2 saves up to half of the iterations, each
             of which costs half as much again.
         dtype: What the cycle runs in; by default that of the vectors. In torch.float32 it works on
@@ -74,6 +87,11 @@ class GeometricMultigrid:
             )
         if not isinstance(self.degree, int) or self.degree < 1:
             raise ValueError(f"got degree={self.degree!r}; wanted a positive integer. Use 1 or 2.")
+        if self.smoother == "cholesky" and self.degree > 1:
+            raise ValueError(
+                f"got degree={self.degree} for smoother='cholesky', which is no polynomial; wanted "
+                "1. Leave the degree out."
+            )
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(
                 f"got dtype={self.dtype}; wanted torch.float32, torch.float64, or None for that "
@@ -87,10 +105,14 @@ class GeometricMultigrid:
             ValueError: If the systems do not live on structured boxes of one shape, or S is
                 singular.
         """
-        hierarchy = create_hierarchy(systems, batch, self.dtype or batch.g.dtype)
+        hierarchy = create_hierarchy(
+            systems, batch, self.dtype or batch.g.dtype, is_uniform=self.smoother == "cholesky"
+        )
         return hierarchy.preconditioner([self._smoother(level) for level in hierarchy.levels])
 
     def _smoother(self, level: Level) -> LinearMap:
+        if self.smoother == "cholesky":
+            return cholesky(level)
         base = self._base(level)
         return chebyshev(base, level.apply, self.degree, RELAXATION / 4.0, RELAXATION)
 
@@ -98,6 +120,24 @@ class GeometricMultigrid:
         if self.smoother == "l1_jacobi":
             return l1_jacobi(level.row_sums, level.exchange.row_sums, level.like)
         return level.exchange.smoother(level.row_sums, RELAXATION)
+
+
+def cholesky(level: Level) -> LinearMap:
+    """Return a smoother by incomplete factors of A_0 + diag(Pi' C Pi), with a transpose T.
+
+    Where exchange is strong, one that inverts diagonal and exchange together goes before.
+
+    Raises:
+        NotImplementedError: On an accelerator.
+        ModuleNotFoundError: Without numba.
+    """
+    exchange, like = level.exchange, level.like
+    stencils = level.operator.stencils.reshape(len(like), 27, *level.operator.stencils.shape[-3:])
+    M = incomplete_cholesky(stencils, exchange.row_sums, like)
+    strongest = (exchange.row_sums / level.row_sums).max(initial=0.0)
+    if level.processes.max(strongest) <= WEAK_EXCHANGE:
+        return M
+    return InTurn(exchange.smoother(level.row_sums, RELAXATION), M, level.apply)
 
 
 # --- The cycle --------------------------------------------------------------------------------
@@ -181,7 +221,8 @@ def v_cycle(
 ) -> torch.Tensor:
     """Return M r: smooth, correct from the next grid, smooth again.
 
-    Symmetric positive definite where each smoother is symmetric and converges by itself.
+    Symmetric positive definite where each smoother converges by itself and is symmetric, or has
+    its transpose as attribute T.
 
     Args:
         hierarchy: The levels.
@@ -195,7 +236,7 @@ def v_cycle(
     x = smooth(r)
     coarse_residual = level.prolong.T(r - level.apply(x))
     x = x + level.prolong(v_cycle(hierarchy, smoothers, coarse_residual, depth + 1))
-    return x + smooth(r - level.apply(x))
+    return x + getattr(smooth, "T", smooth)(r - level.apply(x))
 
 
 # --- The set-up -------------------------------------------------------------------------------
@@ -207,6 +248,7 @@ def create_hierarchy(
     dtype: torch.dtype,
     *,
     to_smallest: bool = False,
+    is_uniform: bool = False,
 ) -> Hierarchy:
     """Build the Galerkin operators of all grids.
 
@@ -215,6 +257,8 @@ def create_hierarchy(
         batch: The same systems.
         dtype: Of the vectors in the cycle.
         to_smallest: Whether to coarsen on a CPU as far as on an accelerator.
+        is_uniform: Whether to coarsen along all axes, however weakly some couple: for smoothers
+            that work along fibres.
 
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
@@ -240,7 +284,7 @@ def create_hierarchy(
     coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
     most = MOST_DENSE_NODES if like.is_cuda or to_smallest else MOST_COARSE_NODES
     while np.prod([len(x) for x in operator.axes]) > most:
-        fine, axes = operator.axes, coarsened(operator.axes, coupling)
+        fine, axes = operator.axes, coarsened(operator.axes, None if is_uniform else coupling)
         along_x, along_y, along_z = (len(a) < len(b) for a, b in zip(axes, fine, strict=True))
         P, prolong, coarser = operator.coarse(axes, like)
         levels.append(

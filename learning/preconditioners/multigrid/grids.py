@@ -56,6 +56,11 @@ class GridOperator(Protocol):
     """A_0 for a batch of systems on one grid."""
 
     @property
+    def stencils(self) -> NDArray[np.float64]:
+        """Of the nodes here, shape (batch, 27, nx, ny, nz), or without batch in boxes."""
+        ...
+
+    @property
     def axes(self) -> Axes:
         """The grid."""
         ...

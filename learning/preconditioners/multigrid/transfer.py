@@ -53,7 +53,7 @@ def coupling_along_axes(K: sparse.csr_array, grid: Grid) -> NDArray[np.float64]:
     return np.maximum(energy, 0.0)
 
 
-def coarsened(axes: Axes, coupling: NDArray[np.float64]) -> Axes:
+def coarsened(axes: Axes, coupling: NDArray[np.float64] | None) -> Axes:
     """Return every second node, and always the last: any number of cells becomes about half.
 
     Along axes of weaker coupling all nodes stay, until the others have caught up: a smoother that
@@ -62,8 +62,12 @@ def coarsened(axes: Axes, coupling: NDArray[np.float64]) -> Axes:
 
     Args:
         axes: The grid.
-        coupling: Along the axes of the finest grid, one row for each system, shape (batch, 3).
+        coupling: Along the axes of the finest grid, one row for each system, shape (batch, 3); None
+            for all axes.
     """
+    if coupling is None:
+        x, y, z = ((*x[:-1:2], x[-1]) for x in axes)
+        return x, y, z
     num_cells = np.array([len(x) - 1 for x in axes])
     cell_size = np.array([x[-1] for x in axes]) / num_cells
     here = np.where(num_cells > 1, coupling / cell_size**2, 0.0)
