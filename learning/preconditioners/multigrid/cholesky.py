@@ -29,9 +29,13 @@ from learning.preconditioners.multigrid.stencils import CENTRE, FORWARD, OFFSETS
 from learning.systems.sparse import LinearMap
 from mixeddim.tensors import SymmetricProduct
 
+is_compiled = True
+"""Whether the compiler is there."""
+
 try:
     from numba import njit
 except ImportError:  # compiled kernels are optional
+    is_compiled = False
 
     def njit(**_: Any) -> Callable[[Any], Any]:  # type: ignore[no-redef]
         """Refuse to run what cannot be compiled."""
@@ -45,10 +49,18 @@ except ImportError:  # compiled kernels are optional
         return lambda _: refuse
 
 
-__all__ = ["Factor", "InTurn", "Ordering", "diffusion_of", "incomplete_cholesky"]
+__all__ = [
+    "Factor",
+    "InTurn",
+    "Ordering",
+    "anisotropy_of",
+    "diffusion_of",
+    "incomplete_cholesky",
+    "is_compiled",
+]
 
 EXPECTED: Final = 0.1
-OPPOSITE: Final = 0.8
+OPPOSITE: Final = 0.7
 """Shares of the fill left out that go to the diagonal: of the sign of diffusion, of the other."""
 
 LEAST_PIVOT: Final = 0.05
@@ -70,6 +82,15 @@ def diffusion_of(stencils: NDArray[np.float64]) -> NDArray[np.float64]:
     offsets = np.array(OFFSETS, dtype=float)
     tensors: NDArray[np.float64] = -0.5 * np.einsum("bo,oi,oj->bij", sums, offsets, offsets)
     return tensors
+
+
+def anisotropy_of(stencils: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest over the smallest mean diffusion of each system, shape (batch,)."""
+    strengths = np.linalg.eigvalsh(diffusion_of(stencils))
+    ratios: NDArray[np.float64] = strengths[:, -1] / np.maximum(
+        strengths[:, 0], np.finfo(float).eps * np.abs(strengths[:, -1])
+    )
+    return ratios
 
 
 @dataclass(frozen=True)
@@ -153,7 +174,7 @@ class Factor:
             entries, pivots = _gathered(
                 flat, np.ascontiguousarray(added).ravel(), order.offsets(), shape, first, strides
             )
-            if _factored(entries, pivots, _PAIRS, shape, *shares) == 0:
+            if _factored(entries, pivots, _PAIRS, shape, *shares):
                 break
         upper, inverse = _packed(entries, pivots, shape, np.zeros(1, dtype))
         return cls(upper, inverse, shape, first, strides)
@@ -227,7 +248,7 @@ class InTurn:
         return x + self.second(r - self.apply(x))
 
     @property
-    def T(self) -> InTurn:  # noqa: N802
+    def T(self) -> InTurn:
         """The transpose."""
         return InTurn(self.second, self.first, self.apply)
 
@@ -279,17 +300,17 @@ def _gathered(stencil, added, offsets, shape, first, strides):  # type: ignore[n
 
 @njit(cache=True)
 def _factored(entries, pivots, pairs, shape, expected, opposite):  # type: ignore[no-untyped-def]
-    """Factor in place, one node after the other, and return how many pivots were too small."""
+    """Factor in place, one node after the other, and return whether no pivot was too small."""
     steps = np.empty(13, dtype=np.int64)
     for a in range(13):
         o = 14 + a
         steps[a] = (_OFFSETS[o, 0] * shape[1] + _OFFSETS[o, 1]) * shape[2] + _OFFSETS[o, 2]
     diagonal = pivots.copy()
-    num_small = 0
     for i in range(len(pivots)):
         if not pivots[i] > LEAST_PIVOT * diagonal[i]:
-            pivots[i] = diagonal[i]
-            num_small += 1
+            if expected < 1.0:
+                return False
+            pivots[i] = diagonal[i]  # rounding of a matrix that is nearly singular
         for a in range(13):
             u = entries[i, a]
             if u == 0.0:
@@ -298,16 +319,17 @@ def _factored(entries, pivots, pairs, shape, expected, opposite):  # type: ignor
             factor = u / pivots[i]
             pivots[j] -= u * factor
             for b in range(a + 1, 13):
-                fill = entries[i, b] * factor
-                if fill == 0.0:
+                w = entries[i, b]
+                if w == 0.0:
                     continue
+                fill = w * factor
                 if pairs[a, b] >= 0:
                     entries[j, pairs[a, b]] -= fill
                 else:
                     share = expected * fill if fill > 0.0 else -opposite * fill
                     pivots[j] += share
                     pivots[i + steps[b]] += share
-    return num_small
+    return True
 
 
 @njit(cache=True)

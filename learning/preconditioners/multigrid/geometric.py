@@ -64,8 +64,8 @@ class GeometricMultigrid:
     Attributes:
         smoother: "low_rank" inverts the diagonal and the coupling together, and the network where
             that follows the tissue, for coupling of every strength; "l1_jacobi" divides by a
-            diagonal, cheaper to set up; "cholesky" solves with incomplete factors of the tissue, for
-            fibres in any direction, on CPUs.
+            diagonal, cheaper to set up; "cholesky" solves with incomplete factors of the tissue,
+            for fibres in any direction, on CPUs.
         degree: Of the smoother's Chebyshev polynomial. 2 saves up to half of the iterations, each
             of which costs half as much again.
         dtype: What the cycle runs in; by default that of the vectors. In torch.float32 it works on

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from learning.krylov.cycles import or_one
-from learning.preconditioners.multigrid.geometric import Level, create_hierarchy
+from learning.preconditioners.multigrid.cholesky import anisotropy_of, is_compiled
+from learning.preconditioners.multigrid.geometric import Level, cholesky, create_hierarchy
 from learning.preconditioners.multigrid.stencils import (
     CENTRE,
     FORWARD,
@@ -35,8 +36,9 @@ from learning.preconditioners.multigrid.stencils import (
     inside,
     neighbours,
     opposite,
+    stencils_of,
 )
-from learning.systems.operators import SystemBatch
+from learning.systems.operators import SystemBatch, grids_of
 from learning.systems.sparse import LinearMap, total
 from mixeddim.tensors import ReducedSystem
 
@@ -49,6 +51,9 @@ RELAXATION: Final = 0.9
 # the last three in units of products of the strengths along these axes, 1/12 there.
 AT_NODE: Final = 1.2256
 TOWARDS: Final = (3.37, 6.6, 25.0)
+
+MOST_ANISOTROPIC: Final = 20.0
+"""Ratio of mean diffusions up to which smoothers between neighbours are better than factors."""
 
 LARGEST: Final = 1.45
 """Bound on the estimate of the largest eigenvalue of X S, which comes from below."""
@@ -131,7 +136,9 @@ class MultigridNetwork(nn.Module):
 class LearnedMultigrid:
     """One symmetric V(1,1)-cycle with learned smoothers; linear, symmetric positive definite.
 
-    Works on the box with any number of cells and any diffusion, reaction and network.
+    Works on the box with any number of cells and any diffusion, reaction and network. Where fibres
+    conduct much better than what is across, no smoother between neighbours works well: there, on a
+    CPU, incomplete factors smooth in its place (see `cholesky`).
 
     Attributes:
         model: The network; the cycle runs in its dtype, whatever that of the residuals.
@@ -160,6 +167,10 @@ class LearnedMultigrid:
             )
         if torch.is_grad_enabled() and parameter.requires_grad:
             batch.processes.refuse("training")
+        is_on_host = batch.g.device.type == "cpu" and not self.model.training
+        if is_on_host and is_compiled and _are_fibrous(systems):
+            hierarchy = create_hierarchy(systems, batch, parameter.dtype, is_uniform=True)
+            return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
         # Coarsen the small grids of training too, so that the network learns more than the finest.
         hierarchy = create_hierarchy(
             systems, batch, parameter.dtype, to_smallest=self.model.training
@@ -185,6 +196,15 @@ class LearnedMultigrid:
             largest = _largest_eigenvalues(smooth, level)
         damping = (LARGEST / largest).clamp(max=1.0)[:, None]
         return lambda r: damping * smooth(r)
+
+
+def _are_fibrous(systems: Sequence[ReducedSystem]) -> bool:
+    """Return whether all systems have fibres that need factors; never on several processes."""
+    if systems[0].processes.size > 1 or any(system.grid is None for system in systems):
+        return False
+    grids = grids_of(systems)
+    stencils = stencils_of([system.K for system in systems], grids)
+    return bool((anisotropy_of(stencils) > MOST_ANISOTROPIC).all())
 
 
 def _strengths(ties: torch.Tensor) -> torch.Tensor:
