@@ -58,6 +58,7 @@ OUTSIDE = {
 UNLEARNED: Mapping[str, Preconditioner] = {
     "unlearned": GeometricMultigrid("low_rank", 1, torch.float32),
     "unlearned, degree 2": GeometricMultigrid("low_rank", 2, torch.float32),
+    "unlearned, factors": GeometricMultigrid("cholesky", 1, torch.float32),
 }
 
 

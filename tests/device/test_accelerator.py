@@ -14,7 +14,6 @@ import torch
 import learning
 from learning.devices import exact_convolutions
 from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
-from learning.preconditioners.multigrid import geometric
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid
 from learning.preconditioners.unet import UNet, UNetPreconditioner
 from learning.problems.distributions import DISTRIBUTIONS
@@ -87,13 +86,6 @@ LINEAR = {
 }
 
 
-@pytest.fixture
-def same_grids(monkeypatch):
-    """Let the CPU coarsen as far as an accelerator does."""
-    monkeypatch.setattr(geometric, "MOST_COARSE_NODES", geometric.MOST_DENSE_NODES)
-
-
-@pytest.mark.usefixtures("same_grids")
 @pytest.mark.parametrize("name", LINEAR)
 def test_conjugate_gradients_take_as_many_steps_to_the_same_solution(name, systems):
     results = []

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning import kernels
+from learning.preconditioners.multigrid.cholesky import InTurn, incomplete_cholesky
 from learning.preconditioners.multigrid.compiled import CompiledLevel, compiled_cycle
 from learning.preconditioners.multigrid.exchange import AtFewPoints, Exchange, exchange_of
 from learning.preconditioners.multigrid.grids import GridInBoxes, GridOperator, WholeGrid, finest
@@ -32,7 +33,7 @@ from learning.preconditioners.multigrid.smoothers import LUMPED, RELAXATION, Pol
 from learning.preconditioners.multigrid.transfer import (
     Axes,
     coarsened,
-    coupling_along_axes,
+    mean_diffusion,
     nodes_along_axes,
 )
 from learning.systems.operators import (
@@ -52,9 +53,20 @@ from mixeddim.tensors import (
     chebyshev_steps,
 )
 
-__all__ = ["GeometricMultigrid", "Hierarchy", "Level", "Smoother", "create_hierarchy", "v_cycle"]
+__all__ = [
+    "GeometricMultigrid",
+    "Hierarchy",
+    "Level",
+    "Smoother",
+    "cholesky",
+    "create_hierarchy",
+    "v_cycle",
+]
 
-Smoother = Literal["low_rank", "l1_jacobi"]
+Smoother = Literal["low_rank", "l1_jacobi", "cholesky"]
+
+WEAK_EXCHANGE: Final = 0.25
+"""Where exchange is below this share of the tissue's row sums, it may be lumped into a diagonal."""
 
 MOST_COARSE_NODES: Final = 300
 """A grid of no more nodes is solved directly: 6³ from 20 or 40 cells, 5³ from 32, 64 or 128."""
@@ -72,7 +84,8 @@ class GeometricMultigrid:
     Attributes:
         smoother: "low_rank" inverts the diagonal and the coupling together, and the network where
             that follows the tissue, for coupling of every strength; "l1_jacobi" divides by a
-            diagonal, cheaper to set up.
+            diagonal, cheaper to set up; "cholesky" solves with incomplete factors of the tissue,
+            for fibres in any direction, on CPUs.
         degree: Of the smoother's Chebyshev polynomial. 2 saves up to half of the iterations, each
             of which costs half as much again.
         dtype: What the cycle runs in; by default that of the vectors. In torch.float32 it works on
@@ -94,6 +107,11 @@ class GeometricMultigrid:
             )
         if not isinstance(self.degree, int) or self.degree < 1:
             raise ValueError(f"got degree={self.degree!r}; wanted a positive integer. Use 1 or 2.")
+        if self.smoother == "cholesky" and self.degree > 1:
+            raise ValueError(
+                f"got degree={self.degree} for smoother='cholesky', which is no polynomial; wanted "
+                "1. Leave the degree out."
+            )
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(
                 f"got dtype={self.dtype}; wanted torch.float32, torch.float64, or None for that "
@@ -107,7 +125,11 @@ class GeometricMultigrid:
             ValueError: If the systems do not live on structured boxes of one shape, or S is
                 singular.
         """
-        hierarchy = create_hierarchy(systems, batch, self.dtype or batch.g.dtype)
+        hierarchy = create_hierarchy(
+            systems, batch, self.dtype or batch.g.dtype, is_uniform=self.smoother == "cholesky"
+        )
+        if self.smoother == "cholesky":
+            return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
         return hierarchy.preconditioner([self._polynomial] * len(hierarchy.levels))
 
     @property
@@ -116,6 +138,23 @@ class GeometricMultigrid:
         if self.degree > 1:
             first, steps = chebyshev_steps(self.degree, RELAXATION / 4.0, RELAXATION)
         return Polynomial(RELAXATION, first, tuple(steps), self.smoother == "low_rank")
+
+
+def cholesky(level: Level) -> LinearMap:
+    """Return a smoother by incomplete factors of A_0 + diag(Pi' C Pi), with a transpose T.
+
+    Where exchange is strong, one that inverts diagonal and exchange together goes before.
+
+    Raises:
+        NotImplementedError: On an accelerator.
+        ModuleNotFoundError: Without numba.
+    """
+    exchange, like = level.exchange, level.like
+    M = incomplete_cholesky(level.operator.whole_stencils, exchange.row_sums, like)
+    strongest = (exchange.row_sums / level.row_sums).max(initial=0.0)
+    if level.processes.max(strongest) <= WEAK_EXCHANGE:
+        return M
+    return InTurn(exchange.smoother(level.row_sums, RELAXATION), M, level.apply)
 
 
 # --- The cycle --------------------------------------------------------------------------------
@@ -294,7 +333,8 @@ def v_cycle(
     """Return M r: smooth, correct from the next grid, smooth again.
 
     A small next grid is visited twice, which costs hardly anything (a W-cycle there). Symmetric
-    positive definite where each smoother is symmetric and converges by itself.
+    positive definite where each smoother converges by itself and is symmetric, or has its transpose
+    as attribute T.
 
     Args:
         hierarchy: The levels.
@@ -312,7 +352,7 @@ def v_cycle(
         left = coarse_residual - hierarchy.levels[depth + 1].apply(correction)
         correction = correction + v_cycle(hierarchy, smoothers, left, depth + 1)
     x = x + level.prolong(correction)
-    return x + smooth(r - level.apply(x))
+    return x + getattr(smooth, "T", smooth)(r - level.apply(x))
 
 
 # --- The set-up -------------------------------------------------------------------------------
@@ -322,6 +362,9 @@ def create_hierarchy(
     systems: Sequence[ReducedSystem],
     batch: SystemBatch,
     dtype: torch.dtype,
+    *,
+    is_uniform: bool = False,
+    diffusion: NDArray[np.float64] | None = None,
 ) -> Hierarchy:
     """Build the Galerkin operators of all grids.
 
@@ -329,6 +372,9 @@ def create_hierarchy(
         systems: On structured boxes of one shape.
         batch: The same systems.
         dtype: Of the vectors in the cycle.
+        is_uniform: Whether to coarsen along all axes, however weakly some couple: for smoothers
+            that work along fibres.
+        diffusion: In the mean along the axes, shape (batch, 3, 3), where that is known already.
 
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
@@ -351,9 +397,12 @@ def create_hierarchy(
     exchange = exchange_of(Pi, NetworkResponse.of(systems, batch), like)
 
     levels: list[Level] = []
-    coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
+    if diffusion is None:
+        pairs = zip(systems, grids, strict=True)
+        diffusion = np.stack([mean_diffusion(system.K, grid) for system, grid in pairs])
+    coupling = np.maximum(np.diagonal(diffusion, axis1=1, axis2=2), 0.0)
     while np.prod([len(x) for x in operator.axes]) > MOST_COARSE_NODES:
-        axes = coarsened(operator.axes, coupling)
+        axes = coarsened(operator.axes, None if is_uniform else coupling)
         P, prolong, coarser = operator.coarse(axes, like)
         levels.append(
             Level(

@@ -57,6 +57,11 @@ class GridOperator(Protocol):
     """A_0 for a batch of systems on one grid."""
 
     @property
+    def whole_stencils(self) -> NDArray[np.float64]:
+        """Of the nodes here, towards all neighbours, shape (batch, 27, nx, ny, nz)."""
+        ...
+
+    @property
     def axes(self) -> Axes:
         """The grid."""
         ...
@@ -135,6 +140,11 @@ class WholeGrid:
     A: StencilMatrix
 
     @property
+    def whole_stencils(self) -> NDArray[np.float64]:
+        """Towards all neighbours, shape (batch, 27, nx, ny, nz)."""
+        return whole(self.A.stencils).numpy()
+
+    @property
     def index(self) -> NDArray[np.int64]:
         """The index of each node."""
         return np.arange(np.prod([len(x) for x in self.axes]))
@@ -190,6 +200,12 @@ class GridInBoxes:
     axes: Axes
     stencils: NDArray[np.float64]
     boxes: Boxes
+
+    @property
+    def whole_stencils(self) -> NDArray[np.float64]:
+        """Of the nodes here, towards all neighbours."""
+        near = whole(torch.from_numpy(self._padded(1))[None])
+        return near[(..., *self.boxes.crop(1))].numpy()
 
     @property
     def index(self) -> NDArray[np.int64]:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from learning.krylov.cycles import or_one
-from learning.preconditioners.multigrid.geometric import Level, create_hierarchy
+from learning.preconditioners.multigrid.cholesky import anisotropy_of, is_compiled
+from learning.preconditioners.multigrid.geometric import Level, cholesky, create_hierarchy
 from learning.preconditioners.multigrid.stencils import (
     CENTRE,
     FORWARD,
@@ -36,7 +37,8 @@ from learning.preconditioners.multigrid.stencils import (
     neighbours,
     opposite,
 )
-from learning.systems.operators import SystemBatch
+from learning.preconditioners.multigrid.transfer import mean_diffusion
+from learning.systems.operators import SystemBatch, grids_of
 from learning.systems.sparse import LinearMap, total
 from mixeddim.tensors import ReducedSystem
 
@@ -49,6 +51,9 @@ RELAXATION: Final = 0.9
 # the last three in units of products of the strengths along these axes, 1/12 there.
 AT_NODE: Final = 1.2256
 TOWARDS: Final = (3.37, 6.6, 25.0)
+
+MOST_ANISOTROPIC: Final = 20.0
+"""Ratio of mean diffusions up to which smoothers between neighbours are better than factors."""
 
 LARGEST: Final = 1.45
 """Bound on the estimate of the largest eigenvalue of X S, which comes from below."""
@@ -131,7 +136,9 @@ class MultigridNetwork(nn.Module):
 class LearnedMultigrid:
     """One symmetric V(1,1)-cycle with learned smoothers; linear, symmetric positive definite.
 
-    Works on the box with any number of cells and any diffusion, reaction and network.
+    Works on the box with any number of cells and any diffusion, reaction and network. Where fibres
+    conduct much better than what is across, no smoother between neighbours works well: there, on a
+    CPU, incomplete factors smooth in its place (see `cholesky`).
 
     Attributes:
         model: The network; the cycle runs in its dtype, whatever that of the residuals.
@@ -160,7 +167,15 @@ class LearnedMultigrid:
             )
         if torch.is_grad_enabled() and parameter.requires_grad:
             batch.processes.refuse("training")
-        hierarchy = create_hierarchy(systems, batch, parameter.dtype)
+        pairs = zip(systems, grids_of(systems), strict=True)
+        diffusion = np.stack([mean_diffusion(system.K, grid) for system, grid in pairs])
+        is_on_host = batch.g.device.type == "cpu" and not self.model.training
+        if is_on_host and is_compiled and _are_fibrous(diffusion, batch):
+            hierarchy = create_hierarchy(
+                systems, batch, parameter.dtype, is_uniform=True, diffusion=diffusion
+            )
+            return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
+        hierarchy = create_hierarchy(systems, batch, parameter.dtype, diffusion=diffusion)
         return hierarchy.preconditioner([self._smoother(level) for level in hierarchy.levels])
 
     def _smoother(self, level: Level) -> LinearMap:
@@ -182,6 +197,11 @@ class LearnedMultigrid:
             largest = _largest_eigenvalues(smooth, level)
         damping = (LARGEST / largest).clamp(max=1.0)[:, None]
         return lambda r: damping * smooth(r)
+
+
+def _are_fibrous(diffusion: NDArray[np.float64], batch: SystemBatch) -> bool:
+    """Return whether all systems have fibres that need factors; never on several processes."""
+    return batch.processes.size == 1 and bool((anisotropy_of(diffusion) > MOST_ANISOTROPIC).all())
 
 
 def _strengths(ties: torch.Tensor) -> torch.Tensor:

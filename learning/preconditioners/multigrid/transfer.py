@@ -24,6 +24,7 @@ __all__ = [
     "interpolation",
     "interpolation_map",
     "lower_and_weights",
+    "mean_diffusion",
     "nodes_along_axes",
 ]
 
@@ -40,35 +41,46 @@ def axes_of(grid: Grid) -> Axes:
     return x, y, z
 
 
-def coupling_along_axes(K: sparse.csr_array, grid: Grid) -> NDArray[np.float64]:
-    """Return how strongly a stiffness matrix couples along x, y and z, shape (3,).
+def mean_diffusion(K: sparse.csr_array, grid: Grid) -> NDArray[np.float64]:
+    """Return the diffusion tensor of a stiffness matrix, in the mean and up to a factor, (3, 3).
 
-    In the mean k / h² along each axis up to one factor: the energy of a linear function, from the
-    entries between different nodes alone, so that eliminated dofs add nothing.
+    In units of cells: the energies of linear functions, from the entries between different nodes
+    alone, so that eliminated dofs add nothing.
 
     Raises:
         ValueError: If K is not finite.
     """
     processes: Processes = getattr(K, "processes", ALONE)
     if kernels.ARE_COMPILED and processes.size == 1:
-        sums = np.zeros(offset_of_step(grid.shape).shape)
-        positions = positions_of(grid.shape)[grid.node_of_dof]
+        offset = offset_of_step(grid.shape)
+        sums, positions = np.zeros(offset.shape), positions_of(grid.shape)[grid.node_of_dof]
         kernels.sum_steps(rows_of(K, torch.float64), positions, sums)
-        along = np.array(OFFSETS) ** 2
-        steps = np.flatnonzero(offset_of_step(grid.shape) < 14)
-        energy = -2.0 * sums[steps] @ along[offset_of_step(grid.shape)[steps]]
+        steps = np.flatnonzero(offset < 14)
+        towards = np.array(OFFSETS, dtype=float)[offset[steps]]
+        tensor = -(towards.T * sums[steps]) @ towards
     else:
         index = np.stack(np.unravel_index(grid.node_of_dof, grid.shape), axis=1).astype(float)
         x = index - (np.array(grid.shape) - 1) / 2.0
-        # The sum of -K_ij (x_i - x_j)² over i and j, in products with K alone.
-        energy = 2.0 * (np.sum(x * (K @ x), axis=0) - (K @ np.ones(len(x))) @ x**2)
-        energy = np.array([processes.sum(value) for value in energy])
-    if not np.isfinite(energy).all():
+        # Half the sum of -K_ij (x_i - x_j) (x_i - x_j)' over i and j, in products with K alone.
+        tensor = x.T @ (K @ x) - (x.T * (K @ np.ones(len(x)))) @ x
+        tensor = np.array([processes.sum(value) for value in tensor.ravel()]).reshape(3, 3)
+    if not np.isfinite(tensor).all():
         raise ValueError("got NaN or infinity in K; wanted numbers. Correct the diffusion.")
-    return np.maximum(energy, 0.0)
+    return tensor
 
 
-def coarsened(axes: Axes, coupling: NDArray[np.float64]) -> Axes:
+def coupling_along_axes(K: sparse.csr_array, grid: Grid) -> NDArray[np.float64]:
+    """Return how strongly a stiffness matrix couples along x, y and z, shape (3,).
+
+    In the mean k / h² along each axis up to one factor (see `mean_diffusion`).
+
+    Raises:
+        ValueError: If K is not finite.
+    """
+    return np.maximum(2.0 * np.diagonal(mean_diffusion(K, grid)), 0.0)
+
+
+def coarsened(axes: Axes, coupling: NDArray[np.float64] | None) -> Axes:
     """Return every second node, and always the last: any number of cells becomes about half.
 
     Along axes of weaker coupling all nodes stay, until the others have caught up: a smoother that
@@ -77,8 +89,12 @@ def coarsened(axes: Axes, coupling: NDArray[np.float64]) -> Axes:
 
     Args:
         axes: The grid.
-        coupling: Along the axes of the finest grid, one row for each system, shape (batch, 3).
+        coupling: Along the axes of the finest grid, one row for each system, shape (batch, 3); None
+            for all axes.
     """
+    if coupling is None:
+        x, y, z = ((*x[:-1:2], x[-1]) for x in axes)
+        return x, y, z
     num_cells = np.array([len(x) - 1 for x in axes])
     cell_size = np.array([x[-1] for x in axes]) / num_cells
     here = np.where(num_cells > 1, coupling / cell_size**2, 0.0)

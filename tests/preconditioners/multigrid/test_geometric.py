@@ -286,7 +286,7 @@ def test_a_residual_that_is_not_finite_spoils_no_other(systems, smoother, degree
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"smoother": "ilu"}, r"got smoother='ilu'; wanted one of \('low_rank', 'l1_jacobi'\)"),
+    ({"smoother": "ilu"}, r"got smoother='ilu'; wanted one of \('low_rank', 'l1_jacobi', 'ch"),
     ({"degree": 0}, "got degree=0; wanted a positive integer"),
     ({"degree": 1.5}, "got degree=1.5; wanted a positive integer"),
     ({"dtype": torch.float16}, "got dtype=torch.float16; wanted torch.float32, torch.float64"),
