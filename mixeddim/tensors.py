@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 
 from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertainty
-from mixeddim.algebra.chebyshev import chebyshev, nearly_inverse
+from mixeddim.algebra.chebyshev import chebyshev, fourth_kind, nearly_inverse
 from mixeddim.algebra.distributed import (
     FromTissue,
     Halo,
@@ -54,6 +54,7 @@ __all__ = [
     "check_claim",
     "coarse_basis",
     "definite_factors",
+    "fourth_kind",
     "free_memory",
     "is_worth_coarsening",
     "nearly_inverse",

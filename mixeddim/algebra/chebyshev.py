@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["chebyshev", "nearly_inverse"]
+__all__ = ["chebyshev", "fourth_kind", "nearly_inverse"]
 
 LEFT: Final = 0.25
 """What `nearly_inverse` may leave of an error."""
@@ -45,6 +45,32 @@ def chebyshev(smooth: _Map, apply: _Map, degree: int, low: float, high: float) -
             residual = smooth(r - apply(x))
             step = next_ratio * ratio * step + 2.0 * next_ratio / radius * residual
             x, ratio = x + step, next_ratio
+        return x
+
+    return polynomial
+
+
+def fourth_kind(smooth: _Map, apply: _Map, degree: int, high: float) -> _Map:
+    """Return the polynomial of the fourth kind of a smoother, for the cycle of a multigrid.
+
+    It is the best for a bound on cycles that holds whatever the grids, and needs no lower bound on
+    eigenvalues (Lottes 2023, doi:10.1002/nla.2518). Symmetric positive definite and convergent as
+    its base is.
+
+    Args:
+        smooth: M, symmetric positive definite.
+        apply: A, symmetric positive definite.
+        degree: Number of times M is applied, at least 1; A one time fewer.
+        high: The largest eigenvalue of M A.
+    """
+
+    def polynomial(r: Any) -> Any:
+        step = smooth(r) * (4.0 / (3.0 * high))
+        x = step
+        for k in range(2, degree + 1):
+            residual = smooth(r - apply(x))
+            step = (2 * k - 3) / (2 * k + 1) * step + (8 * k - 4) / ((2 * k + 1) * high) * residual
+            x = x + step
         return x
 
     return polynomial

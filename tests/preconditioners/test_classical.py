@@ -16,8 +16,7 @@ import mixeddim as md
 from learning.petsc import PetscMultigrid, PetscPreconditioner
 from learning.preconditioners.classical import RugeStuben, SmoothedAggregation
 from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
-from learning.preconditioners.multigrid import geometric
-from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
+from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridBounds
 
 LINEAR = {
     "identity": learning.Identity(),
@@ -28,7 +27,7 @@ LINEAR = {
     "fast diagonalisation, coupling": FastDiagonalisation(corrects_coupling=True),
     "multigrid": learning.GeometricMultigrid(),
     "multigrid, l1-Jacobi twice": learning.GeometricMultigrid("l1_jacobi", degree=2),
-    "learned multigrid": LearnedMultigrid(MultigridNetwork().double()),
+    "learned multigrid": LearnedMultigrid(MultigridBounds().double()),
     "icc": PetscPreconditioner("icc"),
     "gamg": PetscPreconditioner("gamg"),
     "mumps": PetscPreconditioner("mumps"),
@@ -49,12 +48,6 @@ def problem(shape=(4, 3, 5), seed=0, bcs_3d=(), **coefficients):
     box, network = geometry(shape, seed)
     coefficients = {"sigma_3d": 1.0, **coefficients}
     return md.reduce(md.assemble(box, network, md.Coefficients(**coefficients), bcs_3d=[*bcs_3d]))
-
-
-@pytest.fixture(autouse=True)
-def more_grids(monkeypatch):
-    """Solve on coarse grids as small as on an accelerator, lest small problems have but one."""
-    monkeypatch.setattr(geometric, "MOST_COARSE_NODES", geometric.MOST_DENSE_NODES)
 
 
 @pytest.fixture(scope="module")
