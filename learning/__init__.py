@@ -10,7 +10,7 @@ from learning.krylov.preconditioner import Identity, Jacobi, Preconditioner
 from learning.preconditioners.classical import RugeStuben, SmoothedAggregation
 from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid
-from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
+from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridBounds
 from learning.preconditioners.unet import UNet, UNetPreconditioner
 from learning.pretrained import load_preconditioner, load_pretrained, pretrained_card
 from learning.problems.data import FAMILIES, Dataset, Problem, load_dataset, right_hand_side
@@ -41,7 +41,7 @@ __all__ = [
     "Jacobi",
     "KrylovResult",
     "LearnedMultigrid",
-    "MultigridNetwork",
+    "MultigridBounds",
     "Preconditioner",
     "Problem",
     "ProblemDistribution",

@@ -14,6 +14,7 @@ from mixeddim.accuracy import ErrorBound, bound_error, relative_change, uncertai
 from mixeddim.algebra.chebyshev import (
     chebyshev,
     chebyshev_steps,
+    fourth_kind_steps,
     iteration,
     nearly_inverse,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "definite_factors",
     "factors_of",
     "factors_solver",
+    "fourth_kind_steps",
     "free_memory",
     "is_worth_coarsening",
     "iteration",

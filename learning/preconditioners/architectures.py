@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from learning.krylov.preconditioner import Preconditioner
-from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
+from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridBounds
 from learning.preconditioners.unet import UNet, UNetPreconditioner
 
 __all__ = ["ARCHITECTURES", "Architecture", "architecture_of", "preconditioner_of"]
@@ -37,7 +37,7 @@ class Architecture:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "unet": Architecture(UNet, UNetPreconditioner, has_mixed_precision=True),
-    "multigrid": Architecture(MultigridNetwork, LearnedMultigrid),
+    "multigrid": Architecture(MultigridBounds, LearnedMultigrid),
 }
 """Architectures by name."""
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from learning import kernels
-from learning.systems.sparse import LinearMap, rows_of
+from learning.systems.sparse import rows_of
 from mixeddim.tensors import Grid, SymmetricProduct, sparse_csr
 
 __all__ = [
@@ -120,7 +120,7 @@ def steps_of(shape: Shape) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class StencilMatrix:
-    """v -> A v for a batch of matrices, differentiable in v and in their values to any order.
+    """v -> A v for a batch of matrices, differentiable in v to any order.
 
     On a CPU by compiled loops over the stencils; elsewhere, and without these, in CSR.
 
@@ -138,9 +138,6 @@ class StencilMatrix:
 
     def __call__(self, v: torch.Tensor) -> torch.Tensor:
         """Return A v, for v of shape (batch, num_nodes) in grid order."""
-        if self.stencils.requires_grad:
-            result: torch.Tensor = _Product.apply(v, self.stencils, self._multiply)
-            return result
         return SymmetricProduct.apply(v, self._multiply) if v.requires_grad else self._multiply(v)
 
     def to(self, like: torch.Tensor) -> StencilMatrix:
@@ -190,32 +187,6 @@ class StencilMatrix:
             starts, columns, self.stencils.detach().flatten()[source],
             size=2 * (len(starts) - 1,), check_invariants=False,
         )  # fmt: skip
-
-
-class _Product(torch.autograd.Function):
-    """A symmetric product whose backward is another one, and entry by entry for the stencils."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, v: torch.Tensor, stencils: torch.Tensor, multiply: LinearMap
-    ) -> torch.Tensor:
-        ctx.save_for_backward(v, stencils)
-        ctx.multiply = multiply
-        return multiply(v)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        [gradient] = grad_outputs
-        v, stencils = ctx.saved_tensors
-        to_v: torch.Tensor = _Product.apply(gradient, stencils, ctx.multiply)
-        entries = [gradient * v]
-        for s in steps_of((*stencils.shape[2:],))[1:]:
-            if s <= 0:
-                entries.append(torch.zeros_like(v))
-                continue
-            u, w = (torch.nn.functional.pad(x, (0, int(s)))[:, s:] for x in (v, gradient))
-            entries.append(gradient * u + w * v)
-        return to_v, torch.stack(entries, dim=1).reshape(stencils.shape), None
 
 
 def occurring(stencils: torch.Tensor) -> tuple[int, ...]:

@@ -139,13 +139,13 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "multigrid": Stage(
             loss="log_sine",
             architecture="multigrid",
-            num_problems=80,
-            num_validation=10,
+            num_problems=16,
+            num_validation=2,
             families=("canonical", "physical", "random"),
-            num_epochs=15,
+            num_epochs=2,
             batch_size=10,
-            learning_rate=1e-2,
-            num_steps=5,
+            learning_rate=0.1,
+            num_steps=4,
         ),
     }
 )

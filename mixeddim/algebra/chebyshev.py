@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["chebyshev", "chebyshev_steps", "iteration", "nearly_inverse"]
+__all__ = ["chebyshev", "chebyshev_steps", "fourth_kind_steps", "iteration", "nearly_inverse"]
 
 LEFT: Final = 0.25
 """What `nearly_inverse` may leave of an error."""
@@ -69,6 +69,23 @@ def chebyshev_steps(
         steps.append((next_ratio * ratio, 2.0 * next_ratio / radius))
         ratio = next_ratio
     return 1.0 / centre, steps
+
+
+def fourth_kind_steps(degree: int, high: float) -> tuple[float, list[tuple[float, float]]]:
+    """Return the factors of the iteration of the fourth kind, as `chebyshev_steps` has them.
+
+    Its polynomial is the best for a bound on the cycles of a multigrid that holds whatever the
+    grids, and needs no lower bound on eigenvalues (Lottes 2023, doi:10.1002/nla.2518).
+
+    Args:
+        degree: Number of times M is applied, at least 1; A one time fewer.
+        high: The largest eigenvalue of M A.
+    """
+    steps = [
+        ((2 * k - 3) / (2 * k + 1), (8 * k - 4) / ((2 * k + 1) * high))
+        for k in range(2, degree + 1)
+    ]
+    return 4.0 / (3.0 * high), steps
 
 
 def nearly_inverse(smooth: _Map, apply: _Map, condition: float) -> _Map:

@@ -20,7 +20,7 @@ from learned_multigrid import NUM_CELLS, SEED, UNLEARNED, cell, drawn, measure, 
 from learning.benchmark.regimes import regime
 from learning.benchmark.results import Measured
 from learning.krylov.preconditioner import Preconditioner
-from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
+from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridBounds
 from learning.pretrained import load_preconditioner
 from learning.problems.data import Problem
 from learning.problems.distributions import DISTRIBUTIONS
@@ -66,7 +66,7 @@ def main() -> None:
     results["command"] = " ".join(["python", *sys.argv])
     rows = results.setdefault("rows", {})
 
-    untrained = {**UNLEARNED, "before training": LearnedMultigrid(MultigridNetwork())}
+    untrained = {**UNLEARNED, "before training": LearnedMultigrid(MultigridBounds())}
     for name, preconditioner in untrained.items():
         if name not in rows:
             rows[name] = {"seconds": None, "regimes": iterations(preconditioner, tests)}

@@ -16,7 +16,7 @@ import mixeddim as md
 from learning.petsc import PetscMultigrid, PetscPreconditioner
 from learning.preconditioners.classical import RugeStuben, SmoothedAggregation
 from learning.preconditioners.fast_diagonalisation import FastDiagonalisation
-from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
+from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridBounds
 
 LINEAR = {
     "identity": learning.Identity(),
@@ -27,7 +27,7 @@ LINEAR = {
     "fast diagonalisation, coupling": FastDiagonalisation(corrects_coupling=True),
     "multigrid": learning.GeometricMultigrid(),
     "multigrid, l1-Jacobi twice": learning.GeometricMultigrid("l1_jacobi", degree=2),
-    "learned multigrid": LearnedMultigrid(MultigridNetwork().double()),
+    "learned multigrid": LearnedMultigrid(MultigridBounds().double()),
     "icc": PetscPreconditioner("icc"),
     "gamg": PetscPreconditioner("gamg"),
     "mumps": PetscPreconditioner("mumps"),

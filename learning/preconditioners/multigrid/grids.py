@@ -1,14 +1,14 @@
 """A_0 on a grid, whole on this process or in boxes on several, and the way to coarser ones.
 
 A process that has the nodes of a box fetches those of a patch around it from its neighbours: one
-layer for a product, two for Galerkin's coarser stencils, three for what a network computes of them.
+layer for a product, two for Galerkin's coarser stencils.
 Within the patch all is as on a whole grid. Coarse nodes stay with the process that had them on the
 finer grid, until there are so few that every process takes the whole grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.preconditioners.multigrid.stencils import CENTRE, coarse_stencils, whole
+from learning.preconditioners.multigrid.stencils import coarse_stencils, whole
 from learning.preconditioners.multigrid.transfer import (
     Axes,
     axes_of,
@@ -49,9 +49,6 @@ THINNEST: Final = 2
 type Prolongation = sparse.csr_array | Interpolation | ToTissue
 """From the next grid; of several processes that lies in boxes too, or whole on each."""
 
-type Make = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(stencils, values at the nodes) -> other stencils, those of a node by what is near it."""
-
 
 class GridOperator(Protocol):
     """A_0 for a batch of systems on one grid."""
@@ -78,17 +75,6 @@ class GridOperator(Protocol):
 
     def matrix(self, like: torch.Tensor) -> LinearMap:
         """Return A_0 in the dtype and on the device of a tensor."""
-        ...
-
-    def matrix_of(self, make: Make, values: NDArray[np.float64], like: torch.Tensor) -> LinearMap:
-        """Return another matrix between neighbours, made of A_0 and of values at the nodes.
-
-        Args:
-            make: From stencils (batch, 27, nx, ny, nz) and values (batch, nx, ny, nz) to stencils,
-                those of a node by the rows of A_0 and the values at most two nodes away.
-            values: Shape (batch n,).
-            like: A tensor of the dtype and device of the matrix.
-        """
         ...
 
     def coarse(
@@ -165,14 +151,6 @@ class WholeGrid:
             self._matrices[kind] = self.A.to(like)
         return self._matrices[kind]
 
-    def matrix_of(
-        self, make: Make, values: NDArray[np.float64], like: torch.Tensor
-    ) -> StencilMatrix:
-        """Return another matrix (see `GridOperator`)."""
-        stencils = whole(self.matrix(like).stencils)
-        made = make(stencils, torch.tensor(values).to(like).reshape_as(stencils[:, 0]))
-        return StencilMatrix(made[:, CENTRE:], tuple(range(14)))
-
     def coarse(
         self, axes: Axes, like: torch.Tensor
     ) -> tuple[sparse.csr_array, SparseMap, WholeGrid]:
@@ -228,13 +206,6 @@ class GridInBoxes:
     def matrix(self, like: torch.Tensor) -> LinearMap:
         """Return A_0 as a map of the values at the nodes here."""
         return self._on_patch(torch.from_numpy(self._padded(1)).to(like)[None])
-
-    def matrix_of(self, make: Make, values: NDArray[np.float64], like: torch.Tensor) -> LinearMap:
-        """Return another matrix (see `GridOperator`)."""
-        # Of rows two nodes away from a patch of one layer the entries lead out of one of three.
-        near = torch.tensor(self.boxes.pad(values, 3)).to(like).reshape(self.boxes.patch_shape(3))
-        made = make(whole(torch.tensor(self._padded(3)).to(like)[None]), near[None])
-        return self._on_patch(made[:, CENTRE:][(..., *self.boxes.crop(3, within=1))])
 
     def coarse(
         self, axes: Axes, like: torch.Tensor

@@ -26,8 +26,6 @@ __all__ = [
     "FORWARD",
     "OFFSETS",
     "coarse_stencils",
-    "inside",
-    "neighbours",
     "opposite",
     "whole",
 ]
@@ -144,22 +142,6 @@ def whole(stencils: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.stack(backward, dim=1), forward], dim=1).reshape(batch, 27, *shape)
 
 
-def neighbours(values: torch.Tensor, shape: Sequence[int]) -> list[torch.Tensor]:
-    """Return views of the values of all nodes' neighbours, one view for each of `OFFSETS`.
-
-    Args:
-        values: Shape (..., num_nodes), in grid order.
-        shape: Of the grid.
-
-    Returns:
-        Views of the same shape. A node that has no such neighbour finds the value of another node
-        there, or zero: multiply by `inside`, or by a stencil.
-    """
-    steps = _steps(shape)
-    padded = torch.nn.functional.pad(values, (steps[-1], steps[-1]))
-    return [padded.narrow(-1, steps[-1] + step, values.shape[-1]) for step in steps]
-
-
 def opposite(entries: torch.Tensor, o: int, shape: Sequence[int]) -> torch.Tensor:
     """Return a symmetric matrix's entries towards the neighbours at -OFFSETS[o].
 
@@ -172,14 +154,6 @@ def opposite(entries: torch.Tensor, o: int, shape: Sequence[int]) -> torch.Tenso
     steps = _steps(shape)
     padded = torch.nn.functional.pad(entries, (steps[-1], steps[-1]))
     return padded.narrow(-1, steps[-1] + steps[26 - o], entries.shape[-1])
-
-
-@lru_cache(maxsize=24)
-def inside(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return 1 where a node has a neighbour at an offset and else 0, shape (27, num_nodes)."""
-    there = np.indices(shape).reshape(3, -1)[:, None] + np.array(OFFSETS).T[:, :, None]
-    is_inside = np.all((there >= 0) & (there < np.array(shape)[:, None, None]), axis=0)
-    return torch.tensor(is_inside, dtype=dtype, device=device)
 
 
 def _steps(shape: Sequence[int]) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 import learning
 import mixeddim as md
 from learning.preconditioners.multigrid import geometric
-from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
+from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridBounds
 from learning.preconditioners.multigrid.stencils import OFFSETS
 from learning.problems.stiffness import diffusion_tensor, smooth_field, stiffness
 
@@ -49,11 +49,11 @@ def problem():
 
 @pytest.fixture(scope="session")
 def network():
-    """Return the function that makes networks of the learned multigrid."""
+    """Return the function that makes models of the learned multigrid."""
 
     def make(scale=0.0, seed=0, dtype=torch.float64):
-        """Return an untrained network, or one of normal weights of a scale."""
-        model = MultigridNetwork()
+        """Return an untrained model, or one of normal weights of a scale."""
+        model = MultigridBounds()
         if scale > 0:
             generator = torch.Generator().manual_seed(seed)
             for parameter in model.parameters():

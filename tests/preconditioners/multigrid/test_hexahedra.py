@@ -12,7 +12,7 @@ import mixeddim as md
 from learning.petsc import PetscMultigrid
 from learning.preconditioners.multigrid import geometric
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid
-from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridNetwork
+from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridBounds
 
 
 def wavy(x):
@@ -41,7 +41,7 @@ PRECONDITIONERS = {
     "low rank": lambda: GeometricMultigrid(),
     "Chebyshev": lambda: GeometricMultigrid(degree=2),
     "l1-Jacobi": lambda: GeometricMultigrid("l1_jacobi"),
-    "untrained": lambda: LearnedMultigrid(MultigridNetwork().double()),
+    "untrained": lambda: LearnedMultigrid(MultigridBounds().double()),
     "trained": lambda: LearnedMultigrid(learning.load_pretrained("multigrid").model.double()),
 }
 

@@ -42,9 +42,9 @@ def test_wild_weights_still_converge(problem, network, seed):
     assert result.converged
 
 
-def test_a_network_that_returns_nan_says_so(problem, network):
+def test_a_model_that_returns_nan_says_so(problem, network):
     model = network()
-    torch.nn.init.constant_(model.output.bias, torch.nan)
+    torch.nn.init.constant_(model.logits, torch.nan)
     result = learning.solve(problem((8, 8, 8)), LearnedMultigrid(model))
     assert result.status is learning.Status.NOT_FINITE
 
