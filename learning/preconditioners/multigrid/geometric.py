@@ -105,8 +105,13 @@ class GeometricMultigrid:
             ValueError: If the systems do not live on structured boxes of one shape, or S is
                 singular.
         """
+        is_factored = self.smoother == "cholesky"  # its levels cost less than factors of a grid
         hierarchy = create_hierarchy(
-            systems, batch, self.dtype or batch.g.dtype, is_uniform=self.smoother == "cholesky"
+            systems,
+            batch,
+            self.dtype or batch.g.dtype,
+            to_smallest=is_factored,
+            is_uniform=is_factored,
         )
         return hierarchy.preconditioner([self._smoother(level) for level in hierarchy.levels])
 
@@ -281,10 +286,15 @@ def create_hierarchy(
     exchange = exchange_of(Pi, NetworkResponse.of(systems, batch), like)
 
     levels: list[Level] = []
-    coupling = np.stack([coupling_along_axes(s.K, g) for s, g in zip(systems, grids, strict=True)])
+    coupling = None
+    if not is_uniform:
+        pairs = zip(systems, grids, strict=True)
+        coupling = np.stack([coupling_along_axes(s.K, g) for s, g in pairs])
+    elif not np.isfinite(batch.processes.sum(float(row_sums.sum()))):
+        raise ValueError("got NaN or infinity in K; wanted numbers. Correct the diffusion.")
     most = MOST_DENSE_NODES if like.is_cuda or to_smallest else MOST_COARSE_NODES
     while np.prod([len(x) for x in operator.axes]) > most:
-        fine, axes = operator.axes, coarsened(operator.axes, None if is_uniform else coupling)
+        fine, axes = operator.axes, coarsened(operator.axes, coupling)
         along_x, along_y, along_z = (len(a) < len(b) for a, b in zip(axes, fine, strict=True))
         P, prolong, coarser = operator.coarse(axes, like)
         levels.append(

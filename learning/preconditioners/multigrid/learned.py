@@ -36,7 +36,6 @@ from learning.preconditioners.multigrid.stencils import (
     inside,
     neighbours,
     opposite,
-    stencils_of,
 )
 from learning.systems.operators import SystemBatch, grids_of
 from learning.systems.sparse import LinearMap, total
@@ -169,7 +168,9 @@ class LearnedMultigrid:
             batch.processes.refuse("training")
         is_on_host = batch.g.device.type == "cpu" and not self.model.training
         if is_on_host and is_compiled and _are_fibrous(systems):
-            hierarchy = create_hierarchy(systems, batch, parameter.dtype, is_uniform=True)
+            hierarchy = create_hierarchy(
+                systems, batch, parameter.dtype, to_smallest=True, is_uniform=True
+            )
             return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
         # Coarsen the small grids of training too, so that the network learns more than the finest.
         hierarchy = create_hierarchy(
@@ -202,9 +203,8 @@ def _are_fibrous(systems: Sequence[ReducedSystem]) -> bool:
     """Return whether all systems have fibres that need factors; never on several processes."""
     if systems[0].processes.size > 1 or any(system.grid is None for system in systems):
         return False
-    grids = grids_of(systems)
-    stencils = stencils_of([system.K for system in systems], grids)
-    return bool((anisotropy_of(stencils) > MOST_ANISOTROPIC).all())
+    pairs = zip(systems, grids_of(systems), strict=True)
+    return all(anisotropy_of(system.K, grid) > MOST_ANISOTROPIC for system, grid in pairs)
 
 
 def _strengths(ties: torch.Tensor) -> torch.Tensor:
