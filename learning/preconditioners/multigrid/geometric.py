@@ -135,8 +135,13 @@ class GeometricMultigrid:
             ValueError: If the systems do not live on structured boxes of one shape, or S is
                 singular.
         """
+        is_factored = self.smoother == "cholesky"  # its levels cost less than factors of a grid
         hierarchy = create_hierarchy(
-            systems, batch, self.dtype or batch.g.dtype, is_uniform=self.smoother == "cholesky"
+            systems,
+            batch,
+            self.dtype or batch.g.dtype,
+            to_smallest=is_factored,
+            is_uniform=is_factored,
         )
         if self.smoother == "cholesky":
             return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
