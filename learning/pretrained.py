@@ -15,7 +15,7 @@ from learning.training.weights import load_weights
 __all__ = ["PRETRAINED", "load_preconditioner", "load_pretrained", "pretrained_card"]
 
 PRETRAINED = {
-    "multigrid": "1bddde1d233551234b92203400ee491fcf25758dd2dbff12b6ccf036eb985833",
+    "multigrid": "186c1651ee0ec3a106d0ec847d9610a9307e74bdf4c7593c97b9c542994eef7b",
     "unet-static": "0911eb74ed1ab64465aba7746fbd6081960de3ece66c3784580495d057862d31",
     "unet-dynamic": "cb1209760c67ec5ace9193a3f95ccad4769aad3ccf377f883c2172b2425ba0ac",
 }
