@@ -6,7 +6,9 @@ are in grid order (see `Resident`); elsewhere each batch is put together when it
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -150,6 +152,11 @@ class Samples:
         )
 
 
+def _compute(system: ReducedSystem) -> None:
+    """Let a system compute what it keeps, and what takes longest of it."""
+    _ = system.g, system.distance_to_network, system.diagonal_33
+
+
 @dataclass(frozen=True, eq=False)
 class Resident:
     """Problems that stay on the device of a U-Net, with their vectors in grid order.
@@ -181,6 +188,9 @@ class Resident:
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
         if not share_tissue(held) or resident_bytes(held) > MOST_MEMORY * free:
             return None
+        if device.type != "cpu":  # whose host has cores to spare
+            with ThreadPoolExecutor() as executor:
+                deque(executor.map(_compute, held), maxlen=0)
         return cls(
             places={i: place for place, i in enumerate(systems)},
             systems=ResidentSystems.of(held, device),

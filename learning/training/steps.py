@@ -131,19 +131,20 @@ def captured(
     """
     if not f.is_cuda:
         return step
-    index, f = index.clone(), f.clone()
+    index, f, current = index.clone(), f.clone(), torch.cuda.current_stream()
     try:
         with put_back(optimizer):
             stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
+            stream.wait_stream(current)
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP):
                     step(index, f)
-            torch.cuda.current_stream().wait_stream(stream)
+            current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             loss = step(index, f)
     except RuntimeError as error:
+        torch.cuda.set_stream(current)  # a capture that fails leaves its own
         print(f"the step runs without a CUDA graph, which failed: {error}", file=sys.stderr)
         return step
 

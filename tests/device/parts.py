@@ -91,7 +91,7 @@ class Context:
 
 def speeds(context: Context) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Yield what tells the steps of both stages apart, and how to time them in milliseconds."""
-    for is_captured in (True, False):
+    for is_captured in (True, False) if context.device.type == "cuda" else (False,):
         for name, stage in context.sizes.stages.items():
             for mixed_precision in sorted({False, stage.mixed_precision}, reverse=True):
                 precision = "mixed precision" if mixed_precision else "full precision"
