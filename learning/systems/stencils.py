@@ -197,7 +197,7 @@ def occurring(stencils: torch.Tensor) -> tuple[int, ...]:
     return tuple(o for o in occurs.nonzero().flatten().tolist() if o == 0 or steps[o] > 0)
 
 
-def row_sums(matrix: StencilMatrix) -> NDArray[np.floating]:
+def row_sums(matrix: StencilMatrix) -> NDArray[Any]:
     """Return the sums of |A| along its rows, shape (batch n,)."""
     entries, offsets, steps = matrix.arrays
     sums = np.empty((len(entries), entries.shape[2]), dtype=entries.dtype)

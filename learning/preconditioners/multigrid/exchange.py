@@ -127,12 +127,13 @@ class _AtPoints:
         if self.is_compiled:
             starts, columns, values = rows_of(self.Pi, torch.float64)
             rows, means = (starts, columns, np.abs(values)), np.empty(self.Pi.shape[0])
-            sums = np.zeros(self.Pi.shape[1])
-            kernels.multiply_rows(rows, np.ones(len(sums)), means)
-            kernels.add_transposed_rows(rows, means, sums)
-            return sums
+            found = np.zeros(self.Pi.shape[1])
+            kernels.multiply_rows(rows, np.ones(len(found)), means)
+            kernels.add_transposed_rows(rows, means, found)
+            return found
         size = abs(self.Pi)
-        return size.T @ (size @ np.ones(size.shape[1]))  # type: ignore[no-any-return]
+        sums: NDArray[np.float64] = size.T @ (size @ np.ones(size.shape[1]))
+        return sums
 
     @property
     def is_compiled(self) -> bool:

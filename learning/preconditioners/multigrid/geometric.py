@@ -135,13 +135,8 @@ class GeometricMultigrid:
             ValueError: If the systems do not live on structured boxes of one shape, or S is
                 singular.
         """
-        is_factored = self.smoother == "cholesky"  # its levels cost less than factors of a grid
         hierarchy = create_hierarchy(
-            systems,
-            batch,
-            self.dtype or batch.g.dtype,
-            to_smallest=is_factored,
-            is_uniform=is_factored,
+            systems, batch, self.dtype or batch.g.dtype, is_uniform=self.smoother == "cholesky"
         )
         if self.smoother == "cholesky":
             return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
@@ -149,11 +144,12 @@ class GeometricMultigrid:
 
     @property
     def _polynomial(self) -> Polynomial:
-        first, steps = 1.0, []
         if self.polynomial == "fourth_kind":
             first, steps = fourth_kind_steps(self.degree, RELAXATION)
         elif self.degree > 1:
             first, steps = chebyshev_steps(self.degree, RELAXATION / 4.0, RELAXATION)
+        else:
+            first, steps = 1.0, []
         return Polynomial(RELAXATION, first, tuple(steps), self.smoother == "low_rank")
 
 
@@ -418,7 +414,7 @@ def create_hierarchy(
     while np.prod([len(x) for x in operator.axes]) > MOST_COARSE_NODES:
         axes = coarsened(operator.axes, None if is_uniform else coupling)
         P, prolong, coarser = operator.coarse(axes, like)
-        num_coarse = np.prod([len(x) for x in axes])
+        num_coarse = int(np.prod([len(x) for x in axes]))
         levels.append(
             Level(
                 operator=operator,

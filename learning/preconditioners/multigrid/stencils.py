@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def _along(stencils: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=64)
-def _turns(axis: int, ny: int, nz: int) -> tuple[NDArray[np.int64], ...]:
+def _turns(axis: int, ny: int, nz: int) -> tuple[NDArray[Any], ...]:
     """Return how offsets change along an axis (see `kernels.coarse_along_axis`)."""
     offsets = np.array(FORWARD_OFFSETS)
     x, y, z = offsets.T
@@ -95,7 +95,7 @@ def _turns(axis: int, ny: int, nz: int) -> tuple[NDArray[np.int64], ...]:
             turned = (*offset[:axis], turn, *offset[axis + 1 :])
             back = (-turned[0], -turned[1], -turned[2])
             mirrored[o, turn + 1] = turned not in number
-            target[o, turn + 1] = number.get(turned, number.get(back))
+            target[o, turn + 1] = number[turned if turned in number else back]
     return offsets[:, axis].copy(), np.stack(across, axis=1), target, mirrored
 
 
