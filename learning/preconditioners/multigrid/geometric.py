@@ -43,6 +43,9 @@ MOST_COARSE_NODES: Final = 300
 VISITED_TWICE: Final = 1400
 """A grid of no more nodes is visited twice, which costs little there: 11³, or 9³."""
 
+FEWER: Final = 3
+"""But only where it has so many times fewer nodes, lest visits outgrow what they cost."""
+
 
 @dataclass(frozen=True)
 class GeometricMultigrid:
@@ -207,7 +210,8 @@ def v_cycle(
     x = smooth(r)
     residual = level.prolong.T(r - level.apply(x))
     correction = v_cycle(hierarchy, smoothers, residual, depth + 1)
-    if residual.shape[1] <= VISITED_TWICE and depth + 1 < len(hierarchy.levels):
+    size, is_level = residual.shape[1], depth + 1 < len(hierarchy.levels)
+    if is_level and size <= VISITED_TWICE and FEWER * size <= r.shape[1]:
         residual = residual - hierarchy.levels[depth + 1].apply(correction)
         correction = correction + v_cycle(hierarchy, smoothers, residual, depth + 1)
     x = x + level.prolong(correction)
