@@ -76,6 +76,9 @@ MOST_COARSE_NODES: Final = 300
 MOST_TWICE_NODES: Final = 1400
 """A grid of no more nodes is visited twice: 11³ from 20 or 40 cells, 9³ from 32, 64 or 128."""
 
+FEWER: Final = 3
+"""But only where it has so many times fewer nodes, lest visits outgrow what they cost."""
+
 
 @dataclass(frozen=True)
 class GeometricMultigrid:
@@ -182,7 +185,7 @@ class Level:
     Attributes:
         operator: A_0.
         next_axes: The next grid.
-        visits_next_twice: Whether that is small, and not the coarsest.
+        visits_next_twice: Whether that is small, much smaller than this one, and not the coarsest.
         tissue: A_0 as a map.
         exchange: Pi' C Pi.
         prolong: Interpolation P from the next grid; its transpose is the restriction.
@@ -415,11 +418,13 @@ def create_hierarchy(
         axes = coarsened(operator.axes, None if is_uniform else coupling)
         P, prolong, coarser = operator.coarse(axes, like)
         num_coarse = int(np.prod([len(x) for x in axes]))
+        is_small = MOST_COARSE_NODES < num_coarse <= MOST_TWICE_NODES
+        num_fine = int(np.prod([len(x) for x in operator.axes]))
         levels.append(
             Level(
                 operator=operator,
                 next_axes=axes,
-                visits_next_twice=MOST_COARSE_NODES < num_coarse <= MOST_TWICE_NODES,
+                visits_next_twice=is_small and FEWER * num_coarse <= num_fine,
                 tissue=operator.matrix(like),
                 exchange=exchange,
                 prolong=prolong,
