@@ -31,8 +31,8 @@ from mixeddim.tensors import (
 
 __all__ = ["LUMPED", "RELAXATION", "Base", "Polynomial", "bounded", "l1_jacobi", "low_rank"]
 
-LUMPED: Final = 3.0
-"""Coupling of so many times D / omega, at most, is as good as its row sums to a smoother."""
+LUMPED: Final = 0.3
+"""Coupling of so many times D / omega, at most, is nearly as good as its row sums to a smoother."""
 
 RELAXATION: Final = 1.6
 """The bound omega. On constant coefficients D / omega is the diagonal of damped Jacobi, 0.8."""
