@@ -7,6 +7,7 @@ arithmetic, and each coarser grid is shared out alike.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
@@ -116,9 +117,9 @@ class Boxes:
             width: Of the patch.
         """
         (halo, place), shape = self._halo(width), self.patch_shape(width)
-        rows = values.reshape(-1, values.shape[-1])
+        rows = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
         padded = np.empty((len(rows), *shape), dtype=values.dtype)
-        padded[(slice(None), *self.crop(width))] = rows.reshape(-1, *self.patch_shape())
+        padded[(slice(None), *self.crop(width))] = rows.reshape(len(rows), *self.patch_shape())
         padded.reshape(len(rows), -1)[:, place] = halo.fetch(rows.T).T
         return padded.reshape(*values.shape[:-1], -1)
 

@@ -164,7 +164,7 @@ def _compiled_map(A: sparse.csr_array, dtype: torch.dtype) -> SparseMap:
     num_rows, num_columns = A.shape
 
     def forward(v: torch.Tensor) -> torch.Tensor:
-        x = v.contiguous().numpy().reshape(-1, num_columns)
+        x = v.contiguous().numpy().reshape(v.numel() // max(num_columns, 1), num_columns)
         y = np.empty((len(x), num_rows), dtype=x.dtype)
         for source, product in zip(x, y, strict=True):
             kernels.multiply_rows(rows, source, product)

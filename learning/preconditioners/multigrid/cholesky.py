@@ -53,10 +53,10 @@ __all__ = [
     "Factor",
     "InTurn",
     "Ordering",
-    "anisotropy_of",
     "diffusion_of",
     "incomplete_cholesky",
     "is_compiled",
+    "obliqueness_of",
 ]
 
 EXPECTED: Final = 0.1
@@ -84,9 +84,14 @@ def diffusion_of(stencils: NDArray[np.float64]) -> NDArray[np.float64]:
     return tensors
 
 
-def anisotropy_of(tensors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the largest over the smallest diffusion, shape (batch,), of tensors (batch, 3, 3)."""
-    strengths = np.linalg.eigvalsh(tensors)
+def obliqueness_of(tensors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how anisotropic diffusion is that runs across the axes, shape (batch,).
+
+    The largest over the smallest eigenvalue of the tensors (batch, 3, 3) scaled to ones on their
+    diagonals: 1 for every anisotropy along the axes, which coarsening some of them evens out.
+    """
+    scales = np.sqrt(np.maximum(np.diagonal(tensors, axis1=1, axis2=2), np.finfo(float).tiny))
+    strengths = np.linalg.eigvalsh(tensors / (scales[:, :, None] * scales[:, None]))
     ratios: NDArray[np.float64] = strengths[:, -1] / np.maximum(
         strengths[:, 0], np.finfo(float).eps * np.abs(strengths[:, -1])
     )

@@ -194,7 +194,7 @@ class GridInBoxes:
     def row_sums(self) -> NDArray[np.float64]:
         """Of |A_0| at the nodes here."""
         shape, here = self.boxes.patch_shape(1), self.boxes.crop(1)
-        near = StencilMatrix(torch.from_numpy(self._padded(1))[None], tuple(range(14)))
+        near = StencilMatrix(torch.from_numpy(self._padded(1))[None])
         return row_sums(near).reshape(shape)[here].ravel()
 
     @property
@@ -215,7 +215,7 @@ class GridInBoxes:
         coarser = _coarser(boxes, axes, fine)
         near = _part(fine, boxes.patch(2))
         known = _within(axes, near)
-        padded = StencilMatrix(torch.from_numpy(self._padded(2))[None], tuple(range(14)))
+        padded = StencilMatrix(torch.from_numpy(self._padded(2))[None])
         stencils = coarse_stencils(padded, known, near).stencils[0].numpy()
         x, y, z = (
             slice(nodes.index(mine[0]), nodes.index(mine[-1]) + 1) if mine else slice(0, 0)

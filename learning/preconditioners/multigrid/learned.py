@@ -14,8 +14,8 @@ Any number between 0 and 1 makes X symmetric positive definite and X S without e
 gradients apply. It costs no set-up beyond that of the unlearned cycle, and works on any grid and
 in any unit.
 
-Where fibres conduct much better than what is across, no smoother between neighbours works well, and
-incomplete factors smooth in its place (see `cholesky`).
+Where fibres run obliquely to the axes and conduct much better than what is across, no polynomial
+works well, and incomplete factors smooth in its place (see `cholesky`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from learning.preconditioners.multigrid.cholesky import anisotropy_of, is_compiled
+from learning.preconditioners.multigrid.cholesky import is_compiled, obliqueness_of
 from learning.preconditioners.multigrid.geometric import Level, cholesky, create_hierarchy
 from learning.preconditioners.multigrid.smoothers import RELAXATION, Polynomial
 from learning.preconditioners.multigrid.transfer import mean_diffusion
@@ -47,8 +47,8 @@ UNTRAINED: Final = 0.25
 LEAST: Final = 1e-3
 """Bounds stay so far from 0 and 1, where polynomials divide by zero."""
 
-MOST_ANISOTROPIC: Final = 20.0
-"""Ratio of mean diffusions up to which polynomials are better smoothers than factors."""
+MOST_OBLIQUE: Final = 10.0
+"""Obliqueness of the mean diffusion from which factors are better smoothers than polynomials."""
 
 
 class MultigridBounds(nn.Module):
@@ -109,7 +109,7 @@ class LearnedMultigrid:
         pairs = zip(systems, grids_of(systems), strict=True)
         diffusion = np.stack([mean_diffusion(system.K, grid) for system, grid in pairs])
         is_on_host = batch.g.device.type == "cpu" and not self.model.training
-        if is_on_host and is_compiled and _are_fibrous(diffusion, batch):
+        if is_on_host and is_compiled and _are_oblique(diffusion, batch):
             hierarchy = create_hierarchy(
                 systems, batch, parameter.dtype, is_uniform=True, diffusion=diffusion
             )
@@ -129,6 +129,6 @@ class LearnedMultigrid:
         return level.smoother(polynomial) if is_trained else polynomial
 
 
-def _are_fibrous(diffusion: NDArray[np.float64], batch: SystemBatch) -> bool:
+def _are_oblique(diffusion: NDArray[np.float64], batch: SystemBatch) -> bool:
     """Return whether all systems have fibres that need factors; never on several processes."""
-    return batch.processes.size == 1 and bool((anisotropy_of(diffusion) > MOST_ANISOTROPIC).all())
+    return batch.processes.size == 1 and bool((obliqueness_of(diffusion) > MOST_OBLIQUE).all())

@@ -188,13 +188,13 @@ def lower_and_weights(
 
     Args:
         nodes: Where values are known, ascending.
-        points: Where they are wanted, within.
+        points: Where they are wanted; beyond the ends these count, as in a patch of a grid.
 
     Returns:
         Indices (points,), and the weights of that node and the next, shape (points, 2); the second
         is zero where there is none.
     """
-    x, known = np.array(points), np.array(nodes)
+    x, known = np.clip(points, nodes[0], nodes[-1]), np.array(nodes)
     lower = np.searchsorted(known, x, side="right") - 1
     length = np.append(np.diff(known), np.inf)[lower]
     after = (x - known[lower]) / length
