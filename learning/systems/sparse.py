@@ -163,15 +163,19 @@ def _compiled_map(A: sparse.csr_array, dtype: torch.dtype) -> SparseMap:
     rows = rows_of(A, dtype)
     num_rows, num_columns = A.shape
 
+    def vectors(v: torch.Tensor, length: int) -> NDArray[Any]:
+        # A process without nodes of the tissue has vectors without entries.
+        return v.contiguous().numpy().reshape(v.numel() // length if length else len(v), length)
+
     def forward(v: torch.Tensor) -> torch.Tensor:
-        x = v.contiguous().numpy().reshape(v.numel() // max(num_columns, 1), num_columns)
+        x = vectors(v, num_columns)
         y = np.empty((len(x), num_rows), dtype=x.dtype)
         for source, product in zip(x, y, strict=True):
             kernels.multiply_rows(rows, source, product)
         return torch.from_numpy(y).reshape(len(v), -1)
 
     def backward(v: torch.Tensor) -> torch.Tensor:
-        x = v.contiguous().numpy().reshape(-1, num_rows)
+        x = vectors(v, num_rows)
         y = np.zeros((len(x), num_columns), dtype=x.dtype)
         for source, product in zip(x, y, strict=True):
             kernels.add_transposed_rows(rows, source, product)

@@ -90,8 +90,11 @@ def obliqueness_of(tensors: NDArray[np.float64]) -> NDArray[np.float64]:
     The largest over the smallest eigenvalue of the tensors (batch, 3, 3) scaled to ones on their
     diagonals: 1 for every anisotropy along the axes, which coarsening some of them evens out.
     """
-    scales = np.sqrt(np.maximum(np.diagonal(tensors, axis1=1, axis2=2), np.finfo(float).tiny))
-    strengths = np.linalg.eigvalsh(tensors / (scales[:, :, None] * scales[:, None]))
+    along = np.diagonal(tensors, axis1=1, axis2=2)
+    scales = np.sqrt(np.where(along > 0.0, along, np.inf))  # Dirichlet conditions may leave less
+    scaled = tensors / scales[:, :, None] / scales[:, None]
+    scaled[:, range(3), range(3)] = 1.0
+    strengths = np.linalg.eigvalsh(scaled)
     ratios: NDArray[np.float64] = strengths[:, -1] / np.maximum(
         strengths[:, 0], np.finfo(float).eps * np.abs(strengths[:, -1])
     )
