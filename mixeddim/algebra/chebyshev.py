@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["chebyshev", "chebyshev_steps", "fourth_kind_steps", "iteration", "nearly_inverse"]
 
 LEFT: Final = 0.25
-"""What `nearly_inverse` may leave of an error."""
+"""What `nearly_inverse` may leave of an error, unless told."""
 MOST_DEGREE: Final = 100
 """The highest degree that it takes for that."""
 WELL_CONDITIONED: Final = 1.3
@@ -88,7 +88,7 @@ def fourth_kind_steps(degree: int, high: float) -> tuple[float, list[tuple[float
     return 4.0 / (3.0 * high), steps
 
 
-def nearly_inverse(smooth: _Map, apply: _Map, condition: float) -> _Map:
+def nearly_inverse(smooth: _Map, apply: _Map, condition: float, left: float = LEFT) -> _Map:
     """Return a polynomial near A^-1, symmetric positive definite and never above it.
 
     Its degree is of the order of the square root of the condition.
@@ -97,15 +97,16 @@ def nearly_inverse(smooth: _Map, apply: _Map, condition: float) -> _Map:
         smooth: M, symmetric positive definite, with M <= A^-1.
         apply: A.
         condition: A number with M >= A^-1 / condition.
+        left: The share of an error that it may leave.
     """
     if condition <= WELL_CONDITIONED:
         return smooth
     low = 1.0 / condition
-    degree = np.arccosh(1.0 / LEFT) / np.arccosh((1.0 + low) / (1.0 - low))
+    degree = np.arccosh(1.0 / left) / np.arccosh((1.0 + low) / (1.0 - low))
     degree = int(max(2, min(np.ceil(degree), MOST_DEGREE)))
     # Where the degree is cut, eigenvalues below this one are damped less.
-    ratio = np.cosh(np.arccosh(1.0 / LEFT) / degree)
+    ratio = np.cosh(np.arccosh(1.0 / left) / degree)
     low = max(low, float((ratio - 1.0) / (ratio + 1.0)))
-    left = float(1.0 / np.cosh(degree * np.arccosh((1.0 + low) / (1.0 - low))))
+    rest = float(1.0 / np.cosh(degree * np.arccosh((1.0 + low) / (1.0 - low))))
     polynomial = chebyshev(smooth, apply, degree, low, 1.0)
-    return lambda r: polynomial(r) / (1.0 + left)
+    return lambda r: polynomial(r) / (1.0 + rest)

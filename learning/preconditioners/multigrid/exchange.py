@@ -70,6 +70,11 @@ class Exchange(Protocol):
         """Return Pi' C Pi v, shape (batch, n)."""
         ...
 
+    @property
+    def bound(self) -> LinearMap:
+        """v -> G v with Pi' C Pi <= G, near it where it is strong: what `smoother` inverts."""
+        ...
+
     def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
         """Return M <= (D / relaxation + Pi' C Pi)^-1, symmetric positive definite, and near it.
 
@@ -154,6 +159,10 @@ class _AtPoints:
 class AtFewPoints(_AtPoints):
     """The exchange of a small network, inverted exactly on every grid."""
 
+    @property
+    def bound(self) -> LinearMap:
+        return self.apply
+
     def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
         """Return the inverse itself."""
         if self.is_compiled:
@@ -199,15 +208,15 @@ class AtFewPoints(_AtPoints):
 class _AtManyPoints(_AtPoints):
     """The exchange of a large network on the finest grid."""
 
-    def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
+    @cached_property
+    def bound(self) -> LinearMap:
         average, response = self.average, self.network.response_at_dofs(self.like)
+        return lambda v: average.T(response(average(v)))
 
-        def product(v: torch.Tensor) -> torch.Tensor:
-            return average.T(response(average(v)))
-
+    def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
         Pi = self.Pi
         processes = Pi.ownership.processes if isinstance(Pi, FromTissue) else ALONE
-        return bounded(D, self.row_sums, product, self.like, relaxation, processes)
+        return bounded(D, self.row_sums, self.bound, self.like, relaxation, processes)
 
     def coarse(self, P: Prolongation) -> Exchange:
         """Return P' Pi' C Pi P."""
@@ -264,12 +273,16 @@ class _AtNodes:
         network = self.solve_11(E.T(v).to(torch.float64)).to(v.dtype)
         return T(v) - E(network)
 
-    def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
+    @cached_property
+    def bound(self) -> LinearMap:
         T, E = self._maps
         if not self.follows:
-            return bounded(D, self.row_sums, T, self.like, relaxation)
+            return T
         ties = _row_sums(self.A_11, self.like)
-        return bounded(D, self.row_sums, lambda v: T(v) - E(E.T(v) / ties), self.like, relaxation)
+        return lambda v: T(v) - E(E.T(v) / ties)
+
+    def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
+        return bounded(D, self.row_sums, self.bound, self.like, relaxation)
 
     def coarse(self, P: sparse.csr_array) -> Exchange:
         T, E = (P.T @ self.T @ P).tocsr(), (P.T @ self.E).tocsr()

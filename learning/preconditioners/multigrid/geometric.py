@@ -220,11 +220,15 @@ class Level:
         return self.processes.max(strongest) <= LUMPED
 
     def smoother(self, polynomial: Polynomial) -> LinearMap:
-        """Return p(S_0 S) S_0, with row sums in place of weak coupling in both."""
+        """Return p(S_0 S) S_0, in both with what bounds the coupling in its place.
+
+        Row sums where it is weak, and else what S_0 inverts, which for a large network is cheaper.
+        """
         relaxation, row_sums = polynomial.relaxation, self.exchange.row_sums
         is_weak = self.is_weak(relaxation)
         if polynomial.inverts_coupling and not is_weak:
-            return polynomial.of(self.exchange.smoother(self.row_sums, relaxation), self.apply)
+            S_0, bound = self.exchange.smoother(self.row_sums, relaxation), self.exchange.bound
+            return polynomial.of(S_0, lambda v: self.tissue(v) + bound(v))
         S_0 = l1_jacobi(self.row_sums, row_sums, self.like, relaxation)
         if not is_weak:
             return polynomial.of(S_0, self.apply)

@@ -130,5 +130,5 @@ class LearnedMultigrid:
 
 
 def _are_oblique(diffusion: NDArray[np.float64], batch: SystemBatch) -> bool:
-    """Return whether all systems have fibres that need factors; never on several processes."""
-    return batch.processes.size == 1 and bool((obliqueness_of(diffusion) > MOST_OBLIQUE).all())
+    """Return whether a system has fibres that need factors; never on several processes."""
+    return batch.processes.size == 1 and bool((obliqueness_of(diffusion) > MOST_OBLIQUE).any())

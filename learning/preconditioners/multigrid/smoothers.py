@@ -34,6 +34,9 @@ __all__ = ["LUMPED", "RELAXATION", "Base", "Polynomial", "bounded", "l1_jacobi",
 LUMPED: Final = 0.3
 """Coupling of so many times D / omega, at most, is nearly as good as its row sums to a smoother."""
 
+LEFT: Final = 0.5
+"""What the bounded smoother may leave of an error: less costs more than the iterations it saves."""
+
 RELAXATION: Final = 1.6
 """The bound omega. On constant coefficients D / omega is the diagonal of damped Jacobi, 0.8."""
 
@@ -115,7 +118,7 @@ def bounded(
     Where the coupling is weak beside D at each node, it is bounded by its row sums: one diagonal.
     Where it is not, M is a polynomial of Chebyshev in that diagonal and the coupling: with rho the
     largest ratio of coupling to D / omega, eigenvalues lie between 1 / (1 + rho) and 1, and a
-    degree of the order of the square root of rho leaves at most a quarter of each.
+    degree of the order of the square root of rho leaves at most half of each.
 
     Args:
         row_sums: D, shape (batch n,).
@@ -130,7 +133,7 @@ def bounded(
     inverse = torch.tensor(1.0 / (D + coupling)).to(like).reshape(like.shape)
     diagonal = torch.tensor(D).to(like).reshape(like.shape)
     return nearly_inverse(
-        lambda r: inverse * r, lambda v: diagonal * v + product(v), 1.0 + strongest
+        lambda r: inverse * r, lambda v: diagonal * v + product(v), 1.0 + strongest, LEFT
     )
 
 
