@@ -17,7 +17,7 @@ the fill along them falls between neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,29 +25,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learning.preconditioners.multigrid.stencils import CENTRE, FORWARD, OFFSETS
+from learning import kernels
+from learning.preconditioners.multigrid.stencils import FORWARD, OFFSETS
 from learning.systems.sparse import LinearMap
 from mixeddim.tensors import SymmetricProduct
-
-is_compiled = True
-"""Whether the compiler is there."""
-
-try:
-    from numba import njit
-except ImportError:  # compiled kernels are optional
-    is_compiled = False
-
-    def njit(**_: Any) -> Callable[[Any], Any]:  # type: ignore[no-redef]
-        """Refuse to run what cannot be compiled."""
-
-        def refuse(*_: Any) -> None:
-            raise ModuleNotFoundError(
-                "got smoother='cholesky' without numba; wanted its compiler. Run pip install "
-                "numba, or choose another smoother."
-            )
-
-        return lambda _: refuse
-
 
 __all__ = [
     "Factor",
@@ -55,16 +36,15 @@ __all__ = [
     "Ordering",
     "diffusion_of",
     "incomplete_cholesky",
-    "is_compiled",
     "obliqueness_of",
 ]
 
 EXPECTED: Final = 0.1
 OPPOSITE: Final = 0.7
-"""Shares of the fill left out that go to the diagonal: of the sign of diffusion, of the other."""
+"""Shares of the fill left out that go to the diagonal: of the sign of diffusion, of the other.
 
-LEAST_PIVOT: Final = 0.05
-"""Of a diagonal entry; where less remains, the whole of the fill goes to the diagonal instead."""
+Where that leaves too small a pivot, all of it does.
+"""
 
 IS_ANISOTROPIC: Final = 2.0
 """Ratio of mean diffusions from which the order of the nodes follows the fibres."""
@@ -179,19 +159,19 @@ class Factor:
         shape, first, strides = order.strides(stencil.shape[1:])
         flat = np.ascontiguousarray(stencil).reshape(27, -1)
         for shares in ((EXPECTED, OPPOSITE), (1.0, 1.0)):
-            entries, pivots = _gathered(
+            entries, pivots = kernels.gather_entries(
                 flat, np.ascontiguousarray(added).ravel(), order.offsets(), shape, first, strides
             )
-            if _factored(entries, pivots, _PAIRS, shape, *shares):
+            if kernels.factorise_incompletely(entries, pivots, _PAIRS, shape, *shares):
                 break
-        upper, inverse = _packed(entries, pivots, shape, np.zeros(1, dtype))
+        upper, inverse = kernels.pack_factors(entries, pivots, shape, np.zeros(1, dtype))
         return cls(upper, inverse, shape, first, strides)
 
     def __call__(self, r: NDArray[Any]) -> NDArray[Any]:
         """Return (L D L')^-1 r, for r in grid order."""
         x = np.empty_like(r)
         _, ny, nz = self.shape
-        _solved(self.upper, self.inverse, r, x, ny, nz, self.first, self.strides)
+        kernels.solve_incomplete(self.upper, self.inverse, r, x, ny, nz, self.first, self.strides)
         return x
 
 
@@ -213,6 +193,11 @@ def incomplete_cholesky(
         raise NotImplementedError(
             f"got vectors on {like.device} for smoother='cholesky'; wanted a CPU, since nodes are "
             "solved one after the other. Move the systems, or choose another smoother."
+        )
+    if not kernels.ARE_COMPILED:
+        raise ModuleNotFoundError(
+            "got smoother='cholesky' without numba; wanted its compiler. Run pip install numba, or "
+            "choose another smoother."
         )
     dtype = torch.empty(0, dtype=like.dtype).numpy().dtype
     tensors = diffusion_of(stencils)
@@ -261,9 +246,6 @@ class InTurn:
         return InTurn(self.second, self.first, self.apply)
 
 
-# --- Compiled ---------------------------------------------------------------------------------
-
-
 def _pairs() -> NDArray[np.int64]:
     """Return which forward offset leads from one forward neighbour to another, or -1, (13, 13)."""
     forward = np.array(OFFSETS)[list(FORWARD)]
@@ -277,155 +259,3 @@ def _pairs() -> NDArray[np.int64]:
 
 
 _PAIRS: Final = _pairs()
-_OFFSETS: Final = np.array(OFFSETS)
-_CENTRE: Final = CENTRE
-
-
-@njit(cache=True)
-def _gathered(stencil, added, offsets, shape, first, strides):  # type: ignore[no-untyped-def]
-    """Return the entries towards later nodes (n, 13) and the diagonal (n,), in order."""
-    nx, ny, nz = shape
-    entries, pivots = np.zeros((nx * ny * nz, 13)), np.empty(nx * ny * nz)
-    node = 0
-    for i in range(nx):
-        for j in range(ny):
-            for k in range(nz):
-                at = first + i * strides[0] + j * strides[1] + k * strides[2]
-                diagonal = stencil[_CENTRE, at] + added[at]
-                for o in range(27):
-                    if o == _CENTRE:
-                        continue
-                    x, y, z = i + _OFFSETS[o, 0], j + _OFFSETS[o, 1], k + _OFFSETS[o, 2]
-                    if 0 <= x < nx and 0 <= y < ny and 0 <= z < nz:
-                        if o > _CENTRE:
-                            entries[node, o - 14] = stencil[offsets[o], at]
-                    else:
-                        diagonal += abs(stencil[offsets[o], at])
-                pivots[node] = diagonal
-                node += 1
-    return entries, pivots
-
-
-@njit(cache=True)
-def _factored(entries, pivots, pairs, shape, expected, opposite):  # type: ignore[no-untyped-def]
-    """Factor in place, one node after the other, and return whether no pivot was too small."""
-    steps = np.empty(13, dtype=np.int64)
-    for a in range(13):
-        o = 14 + a
-        steps[a] = (_OFFSETS[o, 0] * shape[1] + _OFFSETS[o, 1]) * shape[2] + _OFFSETS[o, 2]
-    diagonal = pivots.copy()
-    for i in range(len(pivots)):
-        if not pivots[i] > LEAST_PIVOT * diagonal[i]:
-            if expected < 1.0:
-                return False
-            pivots[i] = diagonal[i]  # rounding of a matrix that is nearly singular
-        for a in range(13):
-            u = entries[i, a]
-            if u == 0.0:
-                continue
-            j = i + steps[a]
-            factor = u / pivots[i]
-            pivots[j] -= u * factor
-            for b in range(a + 1, 13):
-                w = entries[i, b]
-                if w == 0.0:
-                    continue
-                fill = w * factor
-                if pairs[a, b] >= 0:
-                    entries[j, pairs[a, b]] -= fill
-                else:
-                    share = expected * fill if fill > 0.0 else -opposite * fill
-                    pivots[j] += share
-                    pivots[i + steps[b]] += share
-    return True
-
-
-@njit(cache=True)
-def _packed(entries, pivots, shape, zero):  # type: ignore[no-untyped-def]
-    """Return L' and D^-1 in the layout and the dtype in which they are applied."""
-    nx, ny, nz = shape
-    size = (ny + 2) * (nz + 2)
-    upper, inverse = np.zeros((nx, 13, size), zero.dtype), np.zeros((nx, size), zero.dtype)
-    node = 0
-    for i in range(nx):
-        for j in range(ny):
-            for k in range(nz):
-                at, pivot = (j + 1) * (nz + 2) + k + 1, 1.0 / pivots[node]
-                inverse[i, at] = pivot
-                for a in range(13):
-                    upper[i, a, at] = entries[node, a] * pivot
-                node += 1
-    return upper, inverse
-
-
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _subtract(t, a, b, c, x, y, z):  # type: ignore[no-untyped-def]
-    """Subtract three products from t; whole slices from 0 on, or it is not vectorised."""
-    for q in range(len(t)):
-        t[q] -= a[q] * x[q] + b[q] * y[q] + c[q] * z[q]
-
-
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _solved(upper, inverse, r, x, ny, nz, first, strides):  # type: ignore[no-untyped-def]
-    """Solve L D L' x = r, plane by plane, and row by row within each."""
-    nx, width = len(upper), nz + 2
-    step_x, step_y, step_z = strides
-    low, high = width + 1, (ny + 1) * width - 1
-    y = np.zeros(inverse.shape, x.dtype)
-    for i in range(nx):
-        t = y[i]
-        for j in range(ny):
-            at, q = first + i * step_x + j * step_y, (j + 1) * width + 1
-            for k in range(nz):
-                t[q + k] = r[at + k * step_z]
-        # The offsets of `FORWARD` are (0, 0, 1), then three each of (0, 1, .), (1, -1, .),
-        # (1, 0, .) and (1, 1, .).
-        for row in range(3 if i > 0 else 0):
-            u, z, o, s = upper[i - 1], y[i - 1], 4 + 3 * row, (row - 1) * width
-            b, e = low - s, high - s
-            _subtract(
-                t[low:high], u[o, b + 1 : e + 1], u[o + 1, b:e], u[o + 2, b - 1 : e - 1],
-                z[b + 1 : e + 1], z[b:e], z[b - 1 : e - 1],
-            )  # fmt: skip
-        u = upper[i]
-        for j in range(ny):
-            q = (j + 1) * width + 1
-            e = q + nz
-            here, along = t[q:e], u[0, q:e]
-            if j > 0:
-                b, e = q - width, e - width
-                _subtract(
-                    here, u[1, b + 1 : e + 1], u[2, b:e], u[3, b - 1 : e - 1],
-                    t[b + 1 : e + 1], t[b:e], t[b - 1 : e - 1],
-                )  # fmt: skip
-            last = here[0]
-            for k in range(nz - 1):
-                last = here[k + 1] - along[k] * last
-                here[k + 1] = last
-    for i in range(nx - 1, -1, -1):
-        t, u, d = y[i], upper[i], inverse[i]
-        for q in range(len(t)):
-            t[q] *= d[q]
-        for row in range(3 if i + 1 < nx else 0):
-            z, o, s = y[i + 1], 4 + 3 * row, (row - 1) * width
-            b, e = low + s, high + s
-            _subtract(
-                t[low:high], u[o, low:high], u[o + 1, low:high], u[o + 2, low:high],
-                z[b - 1 : e - 1], z[b:e], z[b + 1 : e + 1],
-            )  # fmt: skip
-        for j in range(ny - 1, -1, -1):
-            q = (j + 1) * width + 1
-            e = q + nz
-            here, along = t[q:e], u[0, q:e]
-            if j + 1 < ny:
-                b, f = q + width, e + width
-                _subtract(
-                    here, u[1, q:e], u[2, q:e], u[3, q:e],
-                    t[b - 1 : f - 1], t[b:f], t[b + 1 : f + 1],
-                )  # fmt: skip
-            at, last = first + i * step_x + j * step_y, here[nz - 1]
-            x[at + (nz - 1) * step_z] = last
-            for k in range(nz - 2, -1, -1):
-                last = here[k] - along[k] * last
-                here[k] = last
-                x[at + k * step_z] = last

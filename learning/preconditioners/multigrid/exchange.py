@@ -72,7 +72,7 @@ class Exchange(Protocol):
 
     @property
     def bound(self) -> LinearMap:
-        """v -> G v with Pi' C Pi <= G, near it where it is strong: what `smoother` inverts."""
+        """V -> G v with Pi' C Pi <= G, near it where it is strong: what `smoother` inverts."""
         ...
 
     def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
@@ -161,6 +161,7 @@ class AtFewPoints(_AtPoints):
 
     @property
     def bound(self) -> LinearMap:
+        """The exchange itself."""
         return self.apply
 
     def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:

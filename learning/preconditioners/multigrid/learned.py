@@ -28,7 +28,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from learning.preconditioners.multigrid.cholesky import is_compiled, obliqueness_of
+from learning import kernels
+from learning.preconditioners.multigrid.cholesky import obliqueness_of
 from learning.preconditioners.multigrid.geometric import Level, cholesky, create_hierarchy
 from learning.preconditioners.multigrid.smoothers import RELAXATION, Polynomial
 from learning.preconditioners.multigrid.transfer import mean_diffusion
@@ -109,7 +110,7 @@ class LearnedMultigrid:
         pairs = zip(systems, grids_of(systems), strict=True)
         diffusion = np.stack([mean_diffusion(system.K, grid) for system, grid in pairs])
         is_on_host = batch.g.device.type == "cpu" and not self.model.training
-        if is_on_host and is_compiled and _are_oblique(diffusion, batch):
+        if is_on_host and kernels.ARE_COMPILED and _are_oblique(diffusion, batch):
             hierarchy = create_hierarchy(
                 systems, batch, parameter.dtype, is_uniform=True, diffusion=diffusion
             )
