@@ -73,7 +73,7 @@ class AveragingOperator(Protocol):
 
 @dataclass(frozen=True)
 class CircleMean:
-    """Mean over the circle of the vessel's radius in the plane normal to it.
+    """Mean over the circle of the vessel's outer radius in the plane normal to it.
 
     Equispaced points integrate periodic functions best; on a finite element function the kinks
     at cell faces limit the accuracy, so the number of points follows radius / h.

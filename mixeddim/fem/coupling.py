@@ -29,8 +29,8 @@ class Coupling:
             processes a `FromTissue`. All that follows is whole on each.
         N: Values of the network basis, shape (num_points, num_dofs_1d).
         weights: Quadrature weights, in units of length, shape (num_points,).
-        beta: Wall conductance per unit length, 2 pi radius kappa times the share of the wall that
-            exchanges, shape (num_points,).
+        beta: Wall conductance per unit length, 2 pi outer_radius kappa times the share of the wall
+            that exchanges, shape (num_points,).
         points: Coordinates of the quadrature points, shape (num_points, 3).
         cells: Cell of the network mesh of each point, shape (num_points,).
         num_leaving: Number of quadrature points whose stencil leaves the tissue.
@@ -116,7 +116,7 @@ def couple(
         shape=(len(cells), V_1d.dofmap.index_map.size_local),
     ).tocsr()
 
-    radii = network.radius.x.array[network.radius.function_space.dofmap.list[cells, 0]]
+    radii = network.outer_radius.x.array[network.outer_radius.function_space.dofmap.list[cells, 0]]
     averaging = average(tissue, V_3d, points, tangents, radii, operator, outside)
     kept = averaging.kept
     return Coupling(
@@ -145,12 +145,14 @@ def _conductance(network: Network, permeability: Coefficient) -> NDArray[np.floa
     """Return beta at all quadrature points of the network."""
     mesh, (reference_points, _) = network.mesh, _quadrature()
     kappa = as_ufl(permeability, mesh, "permeability")
-    conductance = dolfinx.fem.Expression(2 * ufl.pi * network.radius * kappa, reference_points)
+    conductance = dolfinx.fem.Expression(
+        2 * ufl.pi * network.outer_radius * kappa, reference_points
+    )
     num_cells = mesh.topology.index_map(1).size_local
     beta: NDArray[np.float64] = conductance.eval(mesh, np.arange(num_cells, dtype=np.int32)).ravel()
     if not np.all((beta >= 0) & np.isfinite(beta)):
         raise ValueError(
-            f"got a permeability from {beta.min():.3g} to {beta.max():.3g} / (2 pi radius); wanted "
-            "finite, non-negative values on the whole network."
+            f"got a permeability from {beta.min():.3g} to {beta.max():.3g} / (2 pi outer_radius); "
+            "wanted finite, non-negative values on the whole network."
         )
     return beta
