@@ -29,6 +29,7 @@ from .networks.generators import random_vascular_graph as random_vascular_graph
 from .networks.graphs import NetworkError as NetworkError
 from .networks.graphs import edge_indices as edge_indices
 from .networks.graphs import edge_lengths as edge_lengths
+from .networks.graphs import edge_outer_radii as edge_outer_radii
 from .networks.graphs import edge_radii as edge_radii
 from .networks.graphs import mark_ends_as_inlets as mark_ends_as_inlets
 from .networks.graphs import network_statistics as network_statistics

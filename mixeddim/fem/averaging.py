@@ -32,7 +32,7 @@ __all__ = [
     "average",
 ]
 
-OutsidePolicy = Literal["raise", "renormalise", "drop"]
+OutsidePolicy = Literal["raise", "renormalise", "drop", "clip"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class AveragingOperator(Protocol):
 
 @dataclass(frozen=True)
 class CircleMean:
-    """Mean over the circle of the vessel's radius in the plane normal to it.
+    """Mean over the circle of the vessel's outer radius in the plane normal to it.
 
     Equispaced points integrate periodic functions best; on a finite element function the kinks
     at cell faces limit the accuracy, so the number of points follows radius / h.
@@ -139,11 +139,14 @@ class Averaging:
         Pi: Shape (number of points kept, number of dofs); where the tissue is distributed, a
             `mixeddim.algebra.distributed.FromTissue`.
         kept: Which of the network points have a row in Pi, shape (n,).
+        share: The part of the wall conductance that acts at each point kept: the share of the
+            stencil inside the tissue under "clip", else 1. Shape (number of points kept,).
         num_leaving: Number of points whose stencil leaves the tissue.
     """
 
     Pi: sparse.csr_array
     kept: NDArray[np.bool_]
+    share: NDArray[np.float64]
     num_leaving: int
 
 
@@ -169,9 +172,11 @@ def average(
         tangents: Unit vectors along the network there, shape (n, 3).
         radii: Radii of the vessel there, shape (n,).
         operator: Which mean to take; the mean over the circle by default.
-        outside: What to do with a stencil that leaves the tissue: "raise" an error,
-            "renormalise" to the mean over the part inside, or "drop" the network point, so that
-            nothing is exchanged there.
+        outside: What to do with a stencil that leaves the tissue: "raise" an error; "clip" it to
+            the part inside, over which the mean runs and whose share of the circle exchanges, and
+            leave out points whose stencil lies wholly outside; "renormalise" to the mean over the
+            part inside with the full exchange; or "drop" the network point, so that nothing is
+            exchanged there. Under "clip" a stencil point on the boundary counts half.
 
     Raises:
         ValueError: If a radius exceeds the tissue; if a stencil leaves the tissue under "raise", or
@@ -199,16 +204,23 @@ def average(
             centres[here], tangents[here], radii[here], spacing
         )
         _check_sum(stencil, len(centres[here]))
-        means, inside[here], leaving[here] = _means(tissue, V, stencil, len(centres[here]))
+        means, inside[here], leaving[here] = _means(
+            tissue, V, stencil, len(centres[here]), clip=outside == "clip"
+        )
         parts.append(means)
     _check_outside(outside, leaving, inside, centres, radii)
-    kept = ~leaving if outside == "drop" else np.ones(num_points, dtype=bool)
+    kept = np.ones(num_points, dtype=bool)
+    if outside == "drop":
+        kept = ~leaving
+    elif outside == "clip":
+        kept = ~leaving | (inside > 0)
     # What is left of a stencil that leaves the tissue in part has the mean's weight again.
     scale = np.where(leaving & (inside > 0), 1.0 / np.where(inside > 0, inside, 1.0), 1.0)
     columns = sparse.vstack(parts, format="csr")
     columns.data *= np.repeat(scale, np.diff(columns.indptr))
-    Pi = from_tissue(V, columns[kept] if outside == "drop" else columns)
-    return Averaging(Pi, kept, int(leaving.sum()))
+    Pi = from_tissue(V, columns if kept.all() else columns[kept])
+    share = np.where(leaving, inside, 1.0) if outside == "clip" else np.ones(num_points)
+    return Averaging(Pi, kept, share[kept], int(leaving.sum()))
 
 
 # Points of the network whose stencils are looked up at once: memory follows their number.
@@ -220,6 +232,8 @@ def _means(
     V: dolfinx.fem.FunctionSpace,
     stencil: Stencil,
     num_rows: int,
+    *,
+    clip: bool,
 ) -> tuple[sparse.csr_array, NDArray[np.float64], NDArray[np.bool_]]:
     """Return the sums over stencils, the weight of each inside, and whether a part is outside.
 
@@ -229,12 +243,31 @@ def _means(
     found, mine = Processes.of(V.mesh).share_out(location.cells >= 0)
     leaving = np.zeros(num_rows, dtype=bool)
     leaving[stencil.rows[~found]] = True
-    inside = np.bincount(stencil.rows[found], stencil.weights[found], minlength=num_rows)
+    weights = stencil.weights
+    if clip and leaving.any():
+        cut = np.flatnonzero(found & leaving[stencil.rows])
+        weights = weights.copy()
+        weights[cut[_on_boundary(tissue, V.mesh, stencil.points[cut])]] *= 0.5
+    inside = np.bincount(stencil.rows[found], weights[found], minlength=num_rows)
     basis = V.element.basix_element.tabulate(0, location.reference_points[mine])[0, :, :, 0]
-    values = basis * stencil.weights[mine, None]
+    values = basis * weights[mine, None]
     columns = V.dofmap.list[location.cells[mine]]
     rows = np.repeat(stencil.rows[mine], columns.shape[1])
     return owned_columns(V, rows, columns.ravel(), values.ravel(), num_rows), inside, leaving
+
+
+def _on_boundary(
+    tissue: StructuredBox | dolfinx.mesh.Mesh,
+    mesh: dolfinx.mesh.Mesh,
+    points: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Return which points of the tissue are on its boundary: a small step along an axis leaves."""
+    step, processes = 1e-8 * extent_of(mesh), Processes.of(mesh)
+    leaves = np.zeros(len(points), dtype=bool)
+    for along in step * np.concatenate([np.eye(3), -np.eye(3)]):
+        found, _ = processes.share_out(locate(tissue, points + along).cells >= 0)
+        leaves |= ~found
+    return leaves
 
 
 def _check_sum(stencil: Stencil, num_rows: int) -> None:
@@ -273,12 +306,14 @@ def _check_outside(
         raise ValueError(
             f"{lost.sum()} of {len(lost)} circles leave the tissue, {where}; wanted all inside. "
             "Give network and box the same unit (Scaling) and place, keep the network a radius "
-            "away from the boundary, or pass outside='renormalise' (mean over the part inside) or "
-            "outside='drop' (no exchange there)."
+            "away from the boundary, or pass outside='clip' (exchange over the part inside), "
+            "outside='renormalise' (mean over the part inside, full exchange) or outside='drop' "
+            "(no exchange there)."
         )
     raise ValueError(
         f"{lost.sum()} of {len(lost)} circles lie wholly outside the tissue, {where}; wanted a "
-        "part of each inside. Check units and position of the network, or pass outside='drop'."
+        "part of each inside. Check units and position of the network, or pass outside='clip' or "
+        "outside='drop'."
     )
 
 

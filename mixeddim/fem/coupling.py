@@ -29,11 +29,14 @@ class Coupling:
             processes a `FromTissue`. All that follows is whole on each.
         N: Values of the network basis, shape (num_points, num_dofs_1d).
         weights: Quadrature weights, in units of length, shape (num_points,).
-        beta: Wall conductance per unit length, 2 pi radius kappa, shape (num_points,).
+        beta: Wall conductance per unit length, 2 pi outer_radius kappa times the share of the wall
+            that exchanges, shape (num_points,).
         points: Coordinates of the quadrature points, shape (num_points, 3).
         cells: Cell of the network mesh of each point, shape (num_points,).
         num_leaving: Number of quadrature points whose stencil leaves the tissue.
         kept: Which of all quadrature points these are, shape (num_all_points,).
+        share: Share of the wall that exchanges: below 1 where a circle is clipped,
+            shape (num_points,).
     """
 
     Pi: sparse.csr_array
@@ -44,6 +47,7 @@ class Coupling:
     cells: NDArray[np.int32]
     num_leaving: int
     kept: NDArray[np.bool_]
+    share: NDArray[np.float64]
 
     def with_permeability(self, network: Network, permeability: Coefficient) -> Coupling:
         """Return the same exchange through a wall of another permeability.
@@ -55,7 +59,7 @@ class Coupling:
         Raises:
             ValueError: If it is negative somewhere.
         """
-        return replace(self, beta=_conductance(network, permeability)[self.kept])
+        return replace(self, beta=_conductance(network, permeability)[self.kept] * self.share)
 
     def flux(self, u_3d: NDArray[np.float64], u_1d: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the flux from the network into the tissue per unit length, beta (u_1d - T u_3d).
@@ -112,18 +116,19 @@ def couple(
         shape=(len(cells), V_1d.dofmap.index_map.size_local),
     ).tocsr()
 
-    radii = network.radius.x.array[network.radius.function_space.dofmap.list[cells, 0]]
+    radii = network.outer_radius.x.array[network.outer_radius.function_space.dofmap.list[cells, 0]]
     averaging = average(tissue, V_3d, points, tangents, radii, operator, outside)
     kept = averaging.kept
     return Coupling(
         averaging.Pi,
         N[kept],
         weights[kept],
-        beta[kept],
+        beta[kept] * averaging.share,
         points[kept],
         cells[kept],
         averaging.num_leaving,
         kept,
+        averaging.share,
     )
 
 
@@ -140,12 +145,14 @@ def _conductance(network: Network, permeability: Coefficient) -> NDArray[np.floa
     """Return beta at all quadrature points of the network."""
     mesh, (reference_points, _) = network.mesh, _quadrature()
     kappa = as_ufl(permeability, mesh, "permeability")
-    conductance = dolfinx.fem.Expression(2 * ufl.pi * network.radius * kappa, reference_points)
+    conductance = dolfinx.fem.Expression(
+        2 * ufl.pi * network.outer_radius * kappa, reference_points
+    )
     num_cells = mesh.topology.index_map(1).size_local
     beta: NDArray[np.float64] = conductance.eval(mesh, np.arange(num_cells, dtype=np.int32)).ravel()
     if not np.all((beta >= 0) & np.isfinite(beta)):
         raise ValueError(
-            f"got a permeability from {beta.min():.3g} to {beta.max():.3g} / (2 pi radius); wanted "
-            "finite, non-negative values on the whole network."
+            f"got a permeability from {beta.min():.3g} to {beta.max():.3g} / (2 pi outer_radius); "
+            "wanted finite, non-negative values on the whole network."
         )
     return beta

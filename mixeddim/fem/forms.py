@@ -1,7 +1,7 @@
 """The weak forms of both sides, and the coefficients in them.
 
 On the tissue Omega and along the network Lambda, with beta = 2 pi epsilon kappa the conductance
-of the vessel wall per unit length and T u the mean of u over the wall:
+of the vessel wall per unit length, epsilon its outer radius, and T u the mean of u over it:
 
     -div(k_3d grad u_3d) + sigma_3d u_3d + beta (T u_3d - u_1d) delta = f_3d    in Omega
     -d_s(k_1d d_s u_1d)                  + beta (u_1d - T u_3d)       = f_1d    on Lambda
@@ -52,7 +52,8 @@ class Coefficients:
             where the tissue is anisotropic. Positive.
         sigma_3d: Reaction (uptake, drainage) in the tissue, per volume. Not negative.
         k_1d: Axial conductance of a vessel: conductivity times cross-section. Positive.
-        permeability: kappa of the vessel wall, per area; beta = 2 pi radius kappa. Not negative.
+        permeability: kappa of the vessel wall, per area; beta = 2 pi outer_radius kappa. Not
+            negative.
         f_3d: Source in the tissue, per volume.
         f_1d: Source in the network, per length.
     """

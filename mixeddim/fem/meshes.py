@@ -27,6 +27,7 @@ from mixeddim.fem.grid import CellType, Grid
 from mixeddim.networks.graphs import (
     NetworkError,
     edge_indices,
+    edge_outer_radii,
     edge_radii,
     inlet_mask,
     node_positions,
@@ -202,6 +203,12 @@ class Network:
         return self.edge_field("radius")
 
     @cached_property
+    def outer_radius(self) -> dolfinx.fem.Function:
+        """Radius of the wall's outside, by default the radius: a DG0 function, in length units."""
+        outer = edge_outer_radii(self.graph)[self.edge_of_cell]
+        return _piecewise_constant(self.mesh, outer, "outer_radius")
+
+    @cached_property
     def tangent(self) -> dolfinx.fem.Function:
         """Unit vector from the first node of an edge to the second: a DG0 vector function."""
         positions, edges = node_positions(self.graph), edge_indices(self.graph)
@@ -251,7 +258,8 @@ def create_network(
     """Mesh a graph: each edge becomes equal segments no longer than the given length.
 
     Args:
-        graph: Network with node attributes `pos` and `inlet` and the edge attribute `radius`.
+        graph: Network with node attributes `pos` and `inlet`, the edge attribute `radius` and
+            optionally `outer_radius`.
         max_segment_length: Upper bound of the segment length; `box.spacing` suits a coupled
             problem.
         comm: The processes that get the network, each of them the whole: those of the tissue. The
@@ -290,7 +298,8 @@ def create_network(
 def _check_same(graph: nx.Graph, max_segment_length: float, processes: Processes) -> None:
     """Refuse networks that differ between processes, which would compute with parts of each."""
     content = hashlib.sha256(np.float64(max_segment_length).tobytes())
-    for array in (node_positions(graph), edge_indices(graph), edge_radii(graph), inlet_mask(graph)):
+    geometry = node_positions(graph), edge_radii(graph), edge_outer_radii(graph)
+    for array in (*geometry, edge_indices(graph), inlet_mask(graph)):
         content.update(array.tobytes())
     digest = np.frombuffer(content.digest(), dtype=np.uint8)
     differs = (processes.join(digest[None]) != digest).any(axis=1)

@@ -205,7 +205,8 @@ def resolve_chains(graph: nx.Graph, tolerance: float = math.inf) -> Cleaning:
 
         L / R⁴ = Σ L_i / R_i⁴,
 
-    and so the resistance 8 μ L / (π R⁴) of the chain to Poiseuille's flow. It keeps the other
+    and so the resistance 8 μ L / (π R⁴) of the chain to Poiseuille's flow; where a wall has a
+    thickness (`outer_radius`), it gets the mean thickness along the chain. It keeps the other
     attributes on which its edges agree, among them a flow, whose sign goes with the order of the
     nodes; wall area and volume change, the less so the straighter the chain.
 
@@ -313,11 +314,16 @@ def _joined(
     resistance = math.fsum(
         length / edge["radius"] ** 4 for length, edge in zip(lengths, edges, strict=True)
     )
-    return {
+    radius = (length / resistance) ** 0.25
+    joined = {
         name: value
         for name, value in edges[0].items()
         if all(name in edge and _equal(edge[name], value) for edge in edges)
-    } | {"radius": (length / resistance) ** 0.25}
+    } | {"radius": radius}
+    if any("outer_radius" in edge for edge in edges):
+        thickness = [edge.get("outer_radius", edge["radius"]) - edge["radius"] for edge in edges]
+        joined["outer_radius"] = radius + float(np.average(thickness, weights=lengths))
+    return joined
 
 
 def _equal(one: object, other: object) -> bool:

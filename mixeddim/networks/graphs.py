@@ -3,7 +3,10 @@
 A network is an undirected graph that carries
 
 - on each node `pos`, three floats, and optionally `inlet`, a bool (missing means False);
-- on each edge `radius`, a positive float, in the unit of `pos`.
+- on each edge `radius`, a positive float, in the unit of `pos`, and optionally `outer_radius`.
+
+The radius is that of the lumen, which carries the flow; the outer radius is that of the wall, where
+vessel and tissue exchange. Without one the wall has no thickness.
 
 Edges are straight vessels. Node labels may be any hashable. All of mixeddim works on such a graph;
 `random_vascular_graph` and the readers of `mixeddim.networks.io` build one.
@@ -30,6 +33,7 @@ __all__ = [
     "check_structure",
     "edge_indices",
     "edge_lengths",
+    "edge_outer_radii",
     "edge_radii",
     "inlet_mask",
     "mark_ends_as_inlets",
@@ -129,6 +133,36 @@ def edge_radii(graph: nx.Graph) -> NDArray[np.float64]:
     return radii
 
 
+def edge_outer_radii(graph: nx.Graph) -> NDArray[np.float64]:
+    """Return the outer radii, shape `(num_edges,)`: the radius where an edge carries none.
+
+    Raises:
+        NetworkError: if an edge has no valid `radius`, or an `outer_radius` that is not a finite
+            number, or is below its radius.
+    """
+    radii = edge_radii(graph)
+    given = [outer for *_, outer in graph.edges(data="outer_radius")]
+    if all(outer is None for outer in given):
+        return radii
+    outer_radii = radii.copy()
+    for ordinal, outer in enumerate(given):
+        if outer is None:
+            continue
+        try:
+            outer_radii[ordinal] = outer
+        except (TypeError, ValueError):
+            outer_radii[ordinal] = np.nan
+        if not radii[ordinal] <= outer_radii[ordinal] < np.inf:
+            u, v = list(graph.edges)[ordinal]
+            raise NetworkError(
+                f"edge {(u, v)!r} has outer_radius {outer!r} and radius {radii[ordinal]:.6g}; "
+                "wanted a finite number that is not below the radius of the lumen. Set "
+                f"graph.edges[{u!r}, {v!r}]['outer_radius'] to the radius plus the thickness of "
+                "the wall, in the unit of pos."
+            )
+    return outer_radii
+
+
 def edge_lengths(graph: nx.Graph) -> NDArray[np.float64]:
     """Return the lengths, shape `(num_edges,)`, in the order of `graph.edges` and unit of `pos`."""
     start, end = node_positions(graph)[edge_indices(graph)].swapaxes(0, 1)
@@ -155,8 +189,8 @@ def validate_graph(
     """Check that a graph is a network that can be meshed and solved on, and say what is wrong.
 
     The graph must be a simple undirected graph with an edge, each node must have a position of
-    its own and an edge, each edge two distinct ends and a positive radius. Inlets are asked for by
-    `assemble`, and only where a value is held at them.
+    its own and an edge, each edge two distinct ends, a positive radius, and no outer radius below
+    it. Inlets are asked for by `assemble`, and only where a value is held at them.
 
     Args:
         graph: The network.
@@ -168,7 +202,7 @@ def validate_graph(
     """
     check_structure(graph)
     inlet_mask(graph)
-    edge_radii(graph)
+    edge_outer_radii(graph)
     positions = node_positions(graph)
     _check_distinct_positions(graph, positions)
     if lower is not None:
@@ -298,7 +332,8 @@ class NetworkStatistics:
         length: Spread of the edge lengths L.
         radius: Spread of the edge radii R.
         total_length: Sum of L.
-        wall_area: Sum of 2 π R L, the surface over which network and tissue exchange.
+        wall_area: Sum of 2 π R_o L with the outer radius R_o, the surface over which network and
+            tissue exchange.
         volume: Sum of π R² L.
     """
 
@@ -353,7 +388,7 @@ def network_statistics(graph: nx.Graph) -> NetworkStatistics:
         length=_spread(lengths),
         radius=_spread(radii),
         total_length=float(lengths.sum()),
-        wall_area=float(2.0 * np.pi * radii @ lengths),
+        wall_area=float(2.0 * np.pi * edge_outer_radii(graph) @ lengths),
         volume=float(np.pi * radii**2 @ lengths),
     )
 

@@ -8,7 +8,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from mixeddim.networks.graphs import edge_radii, node_positions
+from mixeddim.networks.graphs import edge_outer_radii, edge_radii, node_positions
 
 __all__ = ["Scaling"]
 
@@ -46,20 +46,22 @@ class Scaling:
     def apply(self, graph: nx.Graph) -> nx.Graph:
         """Return a physical network in the lengths of the problem."""
         positions = (node_positions(graph) - self.origin) / self.length
-        return _with_geometry(graph, positions, edge_radii(graph) / self.length)
+        return _with_geometry(graph, positions, 1.0 / self.length)
 
     def invert(self, graph: nx.Graph) -> nx.Graph:
         """Return a network of the problem in physical lengths."""
         positions = node_positions(graph) * self.length + self.origin
-        return _with_geometry(graph, positions, edge_radii(graph) * self.length)
+        return _with_geometry(graph, positions, self.length)
 
 
-def _with_geometry(
-    graph: nx.Graph, positions: NDArray[np.float64], radii: NDArray[np.float64]
-) -> nx.Graph:
+def _with_geometry(graph: nx.Graph, positions: NDArray[np.float64], factor: float) -> nx.Graph:
+    outer_radii = (edge_outer_radii(graph) * factor).tolist()
+    radii = (edge_radii(graph) * factor).tolist()
     copy = graph.copy()
     for node, position in zip(graph, positions.tolist(), strict=True):
         copy.nodes[node]["pos"] = tuple(position)
-    for edge, radius in zip(graph.edges, radii.tolist(), strict=True):
+    for edge, radius, outer in zip(graph.edges, radii, outer_radii, strict=True):
         copy.edges[edge]["radius"] = radius
+        if "outer_radius" in copy.edges[edge]:
+            copy.edges[edge]["outer_radius"] = outer
     return copy

@@ -1,17 +1,21 @@
 """Transport of a tracer: advection along the network, diffusion through the wall into the tissue.
 
-With Q the flow and a = pi R^2 the cross-section of the vessels, beta and T as in `forms`:
+With Q the flow, a = pi R^2 the cross-section of the vessels, phi what is stored per volume and
+concentration (a porosity, capacity or solubility), beta and T as in `forms`:
 
-    d_t u_3d - div(k_3d grad u_3d) + sigma_3d u_3d + beta (T u_3d - u_1d) delta = f_3d   in Omega
-    a d_t u_1d + d_s(Q u_1d) - d_s(k_1d d_s u_1d)  + beta (u_1d - T u_3d)       = f_1d   on Lambda
+    phi_3d d_t u_3d - div(k_3d grad u_3d) + sigma_3d u_3d + beta (T u_3d - u_1d) delta = f_3d
+    phi_1d a d_t u_1d + d_s(Q u_1d) - d_s(k_1d d_s u_1d)  + beta (u_1d - T u_3d)       = f_1d
+
+the first in Omega, the second on Lambda.
 
 The flow brings a given concentration in at the inlets and takes u_1d out at the outlets. P1 in the
 tissue; finite volumes with upwind advection on the network (`advection`), whose axial diffusion and
 exchange are the P1 ones of `mixeddim.fem.assembly`; implicit Euler in time. Each step is a
 stationary problem, with what is stored as a reaction and what was stored as a source:
 
-    M <- M + C / dt       f <- f + C u_old / dt        C the mass matrix of the tissue
-    K_1d <- K_1d + U + diag(volume) / dt               U the upwind matrix
+    M <- M + C / dt       f <- f + C u_old / dt        C the mass matrix of phi_3d
+    K_1d <- K_1d + U + diag(c) / dt                    U the upwind matrix, c_i the volume around
+                                                       vertex i, weighted with phi_1d
 
 Its matrix is the same for all steps and is factored once. Fluid that filters through the wall
 carries no tracer here. The concentration has no over- or undershoots along the network; in the
@@ -27,11 +31,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from numbers import Real
-from typing import Any
 
 import dolfinx
 import numpy as np
-import ufl
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -44,14 +46,14 @@ from mixeddim.accuracy import (
     uncertainty,
 )
 from mixeddim.fem.assembly import CoupledSystem
-from mixeddim.fem.forms import Coefficient, as_ufl, reaction
-from mixeddim.fem.matrices import assemble_matrices
+from mixeddim.fem.forms import Coefficient, as_ufl
 from mixeddim.fem.sides import interpolate
 from mixeddim.solvers.advection import Advection, discretise_advection
 from mixeddim.solvers.conjugate_gradients import check_accuracy
 from mixeddim.solvers.factors import BlockFactors
 from mixeddim.solvers.mass_balance import balance_mass
 from mixeddim.solvers.stationary import Solution
+from mixeddim.solvers.storage import stored_in_network, stored_in_tissue
 from mixeddim.solvers.transport_balance import TransportBalance
 
 __all__ = ["TransportState", "simulate_transport"]
@@ -85,6 +87,8 @@ def simulate_transport(
     inlet_concentration: Concentration | Callable[[float], Concentration] = 1.0,
     initial_3d: Coefficient = 0.0,
     initial_1d: Coefficient = 0.0,
+    storage_3d: Coefficient = 1.0,
+    storage_1d: Coefficient = 1.0,
 ) -> Iterator[TransportState]:
     """Simulate the transport of a tracer, step by step.
 
@@ -100,6 +104,9 @@ def simulate_transport(
             taken at the end of each step.
         initial_3d: Tissue field at time 0.
         initial_1d: Network field at time 0.
+        storage_3d: phi_3d, the amount stored in a unit volume of tissue where u_3d is 1, such as
+            its porosity. Not negative; the balance's amounts are what is stored.
+        storage_1d: phi_1d, the same for a unit volume of a vessel.
 
     Returns:
         The states at the end of each step, each computed when it is asked for.
@@ -148,7 +155,7 @@ def simulate_transport(
         return advection.inflow * _at_dofs(concentration, system.side_1d.V)
 
     entering(time_step)  # what cannot be used is better refused now
-    euler = _ImplicitEuler(system, advection, float(time_step))
+    euler = _ImplicitEuler(system, advection, float(time_step), storage_3d, storage_1d)
     return _march(euler, start_3d, start_1d, entering, num_steps)
 
 
@@ -170,11 +177,18 @@ def _march(
 class _ImplicitEuler:
     """The stationary problem of a time step, factored when it is first solved."""
 
-    def __init__(self, system: CoupledSystem, advection: Advection, dt: float) -> None:
+    def __init__(
+        self,
+        system: CoupledSystem,
+        advection: Advection,
+        dt: float,
+        storage_3d: Coefficient,
+        storage_1d: Coefficient,
+    ) -> None:
         self.system, self.advection, self.dt = system, advection, dt
         side_3d, side_1d = system.side_3d, system.side_1d
-        per_time = dolfinx.fem.Constant(side_3d.V.mesh, 1.0 / dt)
-        self.C_3d, self.C_1d = _mass_matrix(side_3d.V, per_time), advection.volume / dt
+        self.C_3d = stored_in_tissue(side_3d.V, storage_3d, dt)
+        self.C_1d = stored_in_network(system.network, storage_1d, dt)
         K_1d = side_1d.K + advection.U + sparse.diags_array(self.C_1d)
         self.problem = replace(
             system,
@@ -268,11 +282,6 @@ class _ImplicitEuler:
             amount_3d=self.dt * total((self.C_3d @ u_3d).sum()),
             amount_1d=self.dt * float(self.C_1d @ u_1d),
         )
-
-
-def _mass_matrix(V: dolfinx.fem.FunctionSpace, factor: dolfinx.fem.Constant) -> Any:
-    form = reaction(ufl.TrialFunction(V), ufl.TestFunction(V), factor)
-    return assemble_matrices(dolfinx.fem.form(form))[0]
 
 
 def _at_dofs(concentration: Concentration, V: dolfinx.fem.FunctionSpace) -> NDArray[np.float64]:

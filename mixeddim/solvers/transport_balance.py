@@ -18,8 +18,8 @@ class TransportBalance(MassBalance):
         outflow: What it takes out at the outlets, taken off `boundary_1d`.
         storage_3d: By how much the tracer in the tissue grows.
         storage_1d: By how much the tracer in the network grows.
-        amount_3d: Tracer in the tissue at the end of the step, integral of u_3d.
-        amount_1d: Tracer in the network at the end of the step, integral of a u_1d.
+        amount_3d: Tracer in the tissue at the end of the step, integral of phi_3d u_3d.
+        amount_1d: Tracer in the network at the end of the step, integral of phi_1d a u_1d.
     """
 
     inflow: float

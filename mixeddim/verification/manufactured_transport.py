@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import dolfinx
 import numpy as np
+import ufl
 from numpy.typing import NDArray
 from scipy import special
 
-from mixeddim.fem.forms import Coefficients
+from mixeddim.fem.forms import Coefficient, Coefficients
 from mixeddim.solvers.transport import TransportState, simulate_transport
 from mixeddim.verification.manufactured import ExactProblem
 
@@ -28,12 +29,16 @@ class ExactTransport:
         flow: Volume per time along the vessel.
         inlet_concentration: Concentration of the entering flow, a function of the time.
         cells_across: Cuboids along x and y, if the tissue does not matter; otherwise as along z.
+        storage_3d: What the tissue stores.
+        storage_1d: What the vessel stores.
     """
 
     at: Callable[[float], ExactProblem]
     flow: float
     inlet_concentration: Callable[[float], float]
     cells_across: int | None = None
+    storage_3d: Coefficient = 1.0
+    storage_1d: Coefficient = 1.0
 
     def simulate(self, num_cells: int, num_steps: int, end: float) -> TransportState:
         """Simulate from the exact fields at time 0, and return the state at the end.
@@ -58,22 +63,36 @@ class ExactTransport:
             inlet_concentration=self.inlet_concentration,
             initial_3d=initial_3d,
             initial_1d=initial_1d,
+            storage_3d=self.storage_3d,
+            storage_1d=self.storage_1d,
         )
         return last
 
 
-def decaying_mode() -> ExactTransport:
+def decaying_mode(contrast: float = 0.0) -> ExactTransport:
     """Return a mode that decays equally on both sides, by diffusion and uptake, without flow.
 
     In the tissue it is exp(-rate t) cos(pi x) cos(pi y) cos(pi z), with rate = 3 pi^2 k_3d +
     sigma_3d. Its mean over a circle of radius R around a vessel along z is J0(sqrt(2) pi R) times
     its value on the axis. A network field equal to that mean, with an axial diffusivity of
     rate / pi^2, decays at the same rate; the exchange is zero although the coupling is active.
+
+    Where the storage varies, as phi_3d = 1 + c (x - 1/2) and phi_1d = 1 + c cos(2 pi z), uptake and
+    axial conductance vary with it, so that both sides still decay at that rate.
+
+    Args:
+        contrast: c, at most 1.
     """
     x_0, y_0, radius, k_3d, sigma_3d = 0.3, 0.4, 0.1, 0.01, 3.0
     rate, section = 3 * np.pi**2 * k_3d + sigma_3d, np.pi * radius**2
     mean = special.j0(np.sqrt(2) * np.pi * radius) * np.cos(np.pi * x_0) * np.cos(np.pi * y_0)
-    coefficients = Coefficients(k_3d=k_3d, sigma_3d=sigma_3d, k_1d=section * rate / np.pi**2)
+    coefficients = Coefficients(
+        k_3d=k_3d,
+        sigma_3d=lambda x: rate * (1 + contrast * (x[0] - 0.5)) - 3 * np.pi**2 * k_3d,
+        k_1d=lambda x: (
+            section * rate / np.pi**2 * (1 + contrast * (1 - 2 / 3 * ufl.sin(np.pi * x[2]) ** 2))
+        ),
+    )
 
     def at(time: float) -> ExactProblem:
         amplitude = np.exp(-rate * time)
@@ -99,7 +118,13 @@ def decaying_mode() -> ExactTransport:
             dirichlet_1d=False,
         )
 
-    return ExactTransport(at, flow=0.0, inlet_concentration=lambda _: 0.0)
+    return ExactTransport(
+        at,
+        flow=0.0,
+        inlet_concentration=lambda _: 0.0,
+        storage_3d=lambda x: 1 + contrast * (x[0] - 0.5),
+        storage_1d=lambda x: 1 + contrast * ufl.cos(2 * np.pi * x[2]),
+    )
 
 
 def advected_wave() -> ExactTransport:

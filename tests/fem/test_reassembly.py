@@ -67,7 +67,7 @@ def test_a_changed_coefficient_gives_the_system_of_a_new_assembly(box, name):
     assert_equal(system, assemble(box, network, BASE))
 
 
-@pytest.mark.parametrize("outside", ["raise", "renormalise", "drop"])
+@pytest.mark.parametrize("outside", ["raise", "clip", "renormalise", "drop"])
 def test_a_changed_network_gives_the_system_of_a_new_assembly(outside):
     away = 0.5 if outside == "raise" else -0.1  # of the box's faces from the unit cube
     box = md.create_box((4, 5, 3), (-away,) * 3, (1.0 + away,) * 3)

@@ -207,6 +207,8 @@ PROBLEMS: dict[str, Callable[[], dict[str, NDArray[np.float64] | float]]] = {
     "corner, krylov": lambda: krylov(corner(), 3000),
     "renormalise": lambda: result(md.solve(leaving("renormalise", structured=True))),
     "drop": lambda: result(md.solve(leaving("drop", structured=True))),
+    "clip": lambda: result(md.solve(leaving("clip", structured=True))),
+    "clip, no box": lambda: result(md.solve(leaving("clip", structured=False))),
     "no box": lambda: result(md.solve(leaving("renormalise", structured=False))),
     "few cells": lambda: result(md.solve(few_cells())),
     "few cells, krylov": lambda: krylov(few_cells(), 0),

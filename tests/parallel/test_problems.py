@@ -40,6 +40,7 @@ SOME = {
         "murray_tree, direct",
         "corner",
         "drop",
+        "clip, no box",
         "no box",
         "newton",
         "hexahedron, krylov, factored",
