@@ -18,6 +18,8 @@ from .networks.artefacts import Hubs as Hubs
 from .networks.artefacts import find_hubs as find_hubs
 from .networks.artefacts import prune_spurs as prune_spurs
 from .networks.artefacts import remove_empty_edges as remove_empty_edges
+from .networks.blood import Blood as Blood
+from .networks.blood import solve_blood as solve_blood
 from .networks.blood_flow import Flow as Flow
 from .networks.blood_flow import solve_flow as solve_flow
 from .networks.centre_lines import merge_repeated_lines as merge_repeated_lines
@@ -34,6 +36,7 @@ from .networks.graphs import mark_ends_as_inlets as mark_ends_as_inlets
 from .networks.graphs import network_statistics as network_statistics
 from .networks.graphs import node_positions as node_positions
 from .networks.graphs import validate_graph as validate_graph
+from .networks.hematocrit import phase_separation as phase_separation
 from .networks.io import NetworkFileError as NetworkFileError
 from .networks.io import read_dgf as read_dgf
 from .networks.io import read_network as read_network
