@@ -14,6 +14,7 @@ from .fem.meshes import StructuredBox as StructuredBox
 from .fem.meshes import VertexTag as VertexTag
 from .fem.meshes import create_box as create_box
 from .fem.meshes import create_network as create_network
+from .fem.unresolved import unresolved_resistance as unresolved_resistance
 from .networks.artefacts import Hubs as Hubs
 from .networks.artefacts import find_hubs as find_hubs
 from .networks.artefacts import prune_spurs as prune_spurs
@@ -21,6 +22,7 @@ from .networks.artefacts import remove_empty_edges as remove_empty_edges
 from .networks.blood import Blood as Blood
 from .networks.blood import solve_blood as solve_blood
 from .networks.blood_flow import Flow as Flow
+from .networks.blood_flow import balance_flow as balance_flow
 from .networks.blood_flow import solve_flow as solve_flow
 from .networks.centre_lines import merge_repeated_lines as merge_repeated_lines
 from .networks.cleaning import Cleaning as Cleaning
@@ -39,8 +41,12 @@ from .networks.graphs import validate_graph as validate_graph
 from .networks.hematocrit import phase_separation as phase_separation
 from .networks.io import NetworkFileError as NetworkFileError
 from .networks.io import read_dgf as read_dgf
+from .networks.io import read_intravascular_resistance as read_intravascular_resistance
 from .networks.io import read_network as read_network
+from .networks.io import read_solute_parameters as read_solute_parameters
 from .networks.io import write_network as write_network
+from .networks.oxygen import BloodOxygen as BloodOxygen
+from .networks.oxygen import IntravascularResistance as IntravascularResistance
 from .networks.scaling import Scaling as Scaling
 from .networks.skeletons import from_skeleton as from_skeleton
 from .networks.viscosity import relative_viscosity as relative_viscosity
@@ -68,6 +74,9 @@ from .solvers.mass_balance import MassBalance as MassBalance
 from .solvers.nonlinear import MichaelisMenten as MichaelisMenten
 from .solvers.nonlinear import NonlinearSolution as NonlinearSolution
 from .solvers.nonlinear import solve_nonlinear as solve_nonlinear
+from .solvers.oxygen import OxygenBudget as OxygenBudget
+from .solvers.oxygen import OxygenSolution as OxygenSolution
+from .solvers.oxygen import solve_oxygen as solve_oxygen
 from .solvers.stationary import Solution as Solution
 from .solvers.stationary import SolverError as SolverError
 from .solvers.stationary import solve as solve
