@@ -30,8 +30,8 @@ def read_secomb(path: str | os.PathLike[str]) -> nx.Graph:
     After six lines of header come three tables, each under its number of rows and a line of
     titles: segments `name type from to diameter flow hematocrit`, nodes `name x y z` and boundary
     nodes `name type value hematocrit` and, if there, the PO2; what follows on a line is left out.
-    Names are integers in any order. Segments of a type other than 4 and 5 carry no blood: the programs
-    skip them, and so does this reader, and nodes that only they join.
+    Names are integers in any order. Segments of a type other than 4 and 5 carry no blood: the
+    programs skip them, and so does this reader, and nodes that only they join.
 
     Args:
         path: The file.

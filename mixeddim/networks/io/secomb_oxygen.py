@@ -35,8 +35,8 @@ class SoluteParameters:
 def read_solute_parameters(path: str | os.PathLike[str]) -> SoluteParameters:
     """Read `SoluteParams.dat`, whose first solute is oxygen.
 
-    Each line holds its numbers first, then a comment: eleven lines of settings (of which P50, Hill's
-    n, C0, alpha and the factor on all flows count here), the name of the solute, whether it
+    Each line holds its numbers first, then a comment: eleven lines of settings (of which P50,
+    Hill's n, C0, alpha and the factor on all flows count here), the name of the solute, whether it
     permeates, diffuses and is oxygen, a typical value, D alpha, M0 and the Michaelis constant.
 
     Args:
