@@ -246,6 +246,13 @@ class Network:
         return field
 
     @cached_property
+    def dof_of_node(self) -> NDArray[np.int32]:
+        """The dof in `P1` of each node of the graph, shape (num_nodes,)."""
+        dof_of_input = np.empty(len(self._dof_of_geometry), dtype=np.int32)
+        dof_of_input[self.mesh.geometry.input_global_indices] = self._dof_of_geometry
+        return dof_of_input[: self.graph.number_of_nodes()]  # which come first
+
+    @cached_property
     def _dof_of_geometry(self) -> NDArray[np.int32]:
         dofs = np.empty(len(self.mesh.geometry.x), dtype=np.int32)
         dofs[self.mesh.geometry.dofmaps[0].ravel()] = self.P1.dofmap.list.ravel()

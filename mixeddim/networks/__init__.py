@@ -2,5 +2,5 @@
 
 Of the other rooms imports `algebra` alone, and no DOLFINx. Read `graphs` (with `kinds`), then
 `generators`, `skeletons` (of images), `cleaning`, `artefacts`, `centre_lines`, `scaling`,
-`viscosity` and `blood_flow`; `io` reads and writes files.
+`viscosity`, `blood_flow`, `hematocrit` and `blood`; `io` reads and writes files.
 """

@@ -7,8 +7,8 @@ edges, this reads
 
     D' G D p = inflow
 
-with given pressures moved to the right-hand side. The walls are tight, and the hematocrit does not
-split at junctions: viscosity is given.
+with given pressures moved to the right-hand side. The walls are tight, and viscosity is given:
+`blood` finds it together with the hematocrit.
 """
 
 from __future__ import annotations
@@ -29,9 +29,17 @@ from mixeddim.networks.graphs import (
     edge_indices,
     edge_lengths,
     edge_radii,
+    inlet_mask,
 )
 
-__all__ = ["Flow", "solve_flow"]
+__all__ = [
+    "Flow",
+    "balance_flow",
+    "node_differences",
+    "pressure_and_flow",
+    "solve_flow",
+    "values_at_nodes",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,7 +81,7 @@ class Flow:
     @cached_property
     def node_inflow(self) -> NDArray[np.float64]:
         """Inflow from outside at each node, negative for outflow, shape (num_nodes,)."""
-        net = _differences(self.graph).T @ self.flow
+        net = node_differences(self.graph).T @ self.flow
         return np.where(self.is_given, net, self.given_inflow)
 
     @cached_property
@@ -93,7 +101,7 @@ class Flow:
         In a loop where blood stands still, flow is rounding and misses as much again: what is
         below the rounding of the largest flow counts as that.
         """
-        D = _differences(self.graph)
+        D = node_differences(self.graph)
         missing = abs(D.T @ self.flow - self.node_inflow)
         passing = 0.5 * (abs(D).T @ abs(self.flow) + abs(self.node_inflow))
         passing = np.maximum(passing, np.finfo(float).eps * passing.max(initial=0.0))
@@ -133,8 +141,8 @@ def solve_flow(
     """
     check_structure(graph)
     mu = _check_viscosity(viscosity, graph)
-    given, is_given = _values_at_nodes(graph, pressures, "pressure")
-    inflow, has_inflow = _values_at_nodes(graph, {} if inflows is None else inflows, "inflow")
+    given, is_given = values_at_nodes(graph, pressures, "pressure")
+    inflow, has_inflow = values_at_nodes(graph, {} if inflows is None else inflows, "inflow")
     for ordinal in np.flatnonzero(is_given & has_inflow):
         raise ValueError(
             f"got both a pressure and an inflow at node {list(graph)[ordinal]!r}; wanted one of "
@@ -148,18 +156,64 @@ def solve_flow(
             "with networkx.contracted_nodes."
         )
     conductance = np.pi * edge_radii(graph) ** 4 / (8 * mu * lengths)
-    pressure, flow = _solve(_differences(graph), conductance, given, is_given, inflow)
+    pressure, flow = pressure_and_flow(
+        node_differences(graph), conductance, given, is_given, inflow
+    )
     return Flow(graph, pressure, flow, mu, is_given, inflow)
 
 
-def _solve(
+def balance_flow(graph: nx.Graph, flow: ArrayLike) -> NDArray[np.float64]:
+    """Return the flow nearest to a given one that Kirchhoff's law admits, shape (num_edges,).
+
+    Measured flows, and those of files with few digits, do not add up at junctions. Each is changed
+    in proportion to itself: the sum of (change)^2 / |flow| is the least possible.
+
+    Args:
+        graph: The network. Flow may enter and leave at end points and inlets.
+        flow: Volume per time along each edge, in the order of `graph.edges`, positive from its
+            first node to its second.
+
+    Raises:
+        ValueError: If there is no finite number for each edge.
+    """
+    check_structure(graph)
+    Q, num_edges = np.asarray(flow, dtype=float), graph.number_of_edges()
+    if Q.shape != (num_edges,) or not np.all(np.isfinite(Q)):
+        raise ValueError(
+            f"got a flow of shape {Q.shape}; wanted a finite number for each of the {num_edges} "
+            "edges, in the order of graph.edges."
+        )
+    is_open = np.array([degree == 1 for _, degree in graph.degree]) | inlet_mask(graph)
+    if is_open.all() or not Q.any():
+        return Q.copy()
+    inner = node_differences(graph)[:, np.flatnonzero(~is_open)]
+    weight = sparse.diags_array(np.maximum(abs(Q), 1e-9 * abs(Q).max()))
+    held = sparse.eye_array(inner.shape[1]) * (1e-12 * abs(Q).max())  # a part without an end
+    solve = laplacian_solver(inner.T @ weight @ inner + held)
+    for _ in range(3):  # the solution, and two refinements
+        Q = Q - weight @ (inner @ solve(inner.T @ Q))
+    return np.asarray(Q)
+
+
+def pressure_and_flow(
     D: sparse.csr_array,
     G: NDArray[np.float64],
     given: NDArray[np.float64],
     is_given: NDArray[np.bool_],
     inflow: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return pressures and flows."""
+    """Return the pressure at each node and the flow along each edge.
+
+    Args:
+        D: From `node_differences`.
+        G: Conductance of each edge.
+        given: Pressure at each node where that is given, zero elsewhere.
+        is_given: Where the pressure is given, in each component of the network.
+        inflow: Inflow from outside at the other nodes.
+
+    Raises:
+        NetworkError: If rounding hides the pressures.
+    """
     # The differences of pressures along short vessels lose digits, and with them Kirchhoff's law.
     # So the level is taken off first, and corrections are added to the flows, not the pressures.
     level = given[is_given].mean()
@@ -183,7 +237,7 @@ def _solve(
     return np.where(is_given, given, pressure + level), flow
 
 
-def _differences(graph: nx.Graph) -> sparse.csr_array:
+def node_differences(graph: nx.Graph) -> sparse.csr_array:
     """Return the matrix from nodes to edges that takes first node minus second."""
     edges = edge_indices(graph)
     rows = np.arange(len(edges)).repeat(2)
@@ -206,7 +260,7 @@ def _check_viscosity(viscosity: ArrayLike, graph: nx.Graph) -> NDArray[np.float6
     return np.broadcast_to(mu, num_edges)
 
 
-def _values_at_nodes(
+def values_at_nodes(
     graph: nx.Graph, values: Mapping[Hashable, float], name: str
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return a mapping from nodes to numbers as an array with zeros, and where it has a number."""

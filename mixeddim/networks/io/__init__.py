@@ -21,17 +21,25 @@ from mixeddim.networks.io.manworks import read_manworks
 from mixeddim.networks.io.places import NetworkFileError
 from mixeddim.networks.io.polylines import read_vtk, write_vtp
 from mixeddim.networks.io.secomb import read_secomb
+from mixeddim.networks.io.secomb_oxygen import (
+    SoluteParameters,
+    read_intravascular_resistance,
+    read_solute_parameters,
+)
 from mixeddim.networks.io.swc import read_swc
 from mixeddim.networks.io.tables import read_csv, write_csv
 
 __all__ = [
     "NetworkFileError",
+    "SoluteParameters",
     "read_csv",
     "read_dgf",
     "read_graphml",
+    "read_intravascular_resistance",
     "read_manworks",
     "read_network",
     "read_secomb",
+    "read_solute_parameters",
     "read_swc",
     "read_vtk",
     "write_csv",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +29,9 @@ def read_secomb(path: str | os.PathLike[str]) -> nx.Graph:
 
     After six lines of header come three tables, each under its number of rows and a line of
     titles: segments `name type from to diameter flow hematocrit`, nodes `name x y z` and boundary
-    nodes `name type value hematocrit`; what follows on a line is left out, solutes with it. Names
-    are integers in any order. Segments of a type other than 4 and 5 carry no blood: the programs
-    skip them, and so does this reader, and nodes that only they join.
+    nodes `name type value hematocrit` and, if there, the PO2; what follows on a line is left out.
+    Names are integers in any order. Segments of a type other than 4 and 5 carry no blood: the
+    programs skip them, and so does this reader, and nodes that only they join.
 
     Args:
         path: The file.
@@ -40,7 +41,7 @@ def read_secomb(path: str | os.PathLike[str]) -> nx.Graph:
 
         - Nodes have `pos` [m]; boundary nodes `pressure` [Pa] and `inlet` = True where the
           pressure is given (type 0), `inflow` [m³/s] into the network where that is given (type
-          2), and `hematocrit`.
+          2), `hematocrit`, and where the file has it `po2` [mmHg] of the blood that enters.
         - Edges have `radius` [m], `flow` [m³/s] from the end that comes first in `graph.nodes` to
           the other, `hematocrit`, `name` and `type`.
 
@@ -136,6 +137,8 @@ def _add_boundary_data(graph: nx.Graph, line: Line) -> None:
             "Add the node, or correct the line."
         )
     graph.nodes[node]["hematocrit"] = hematocrit
+    with suppress(NetworkFileError, IndexError):  # a comment may stand there
+        graph.nodes[node]["po2"] = line.floats(slice(4, 5))[0]
     if kind == PRESSURE:
         graph.nodes[node].update(pressure=MMHG * value, inlet=True)
     elif kind == INFLOW:

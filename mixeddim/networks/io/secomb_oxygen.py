@@ -1,0 +1,97 @@
+"""Oxygen in the format of T. W. Secomb's programs: `SoluteParams.dat` and `IntravascRes.dat`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixeddim.networks.io.places import NetworkFileError, existing_file, read_lines
+from mixeddim.networks.oxygen import BloodOxygen, IntravascularResistance
+
+__all__ = ["SoluteParameters", "read_intravascular_resistance", "read_solute_parameters"]
+
+
+@dataclass(frozen=True)
+class SoluteParameters:
+    """Oxygen in blood and tissue.
+
+    Attributes:
+        blood: What blood carries.
+        diffusion: D alpha of the tissue [m²/s/mmHg].
+        consumption: Largest rate M0 [1/s].
+        half_consumption: Michaelis constant [mmHg].
+        flow_factor: What to multiply all flows by.
+    """
+
+    blood: BloodOxygen
+    diffusion: float
+    consumption: float
+    half_consumption: float
+    flow_factor: float
+
+
+def read_solute_parameters(path: str | os.PathLike[str]) -> SoluteParameters:
+    """Read `SoluteParams.dat`, whose first solute is oxygen.
+
+    Each line holds its numbers first, then a comment: eleven lines of settings (of which P50,
+    Hill's n, C0, alpha and the factor on all flows count here), the name of the solute, whether it
+    permeates, diffuses and is oxygen, a typical value, D alpha, M0 and the Michaelis constant.
+
+    Args:
+        path: The file.
+
+    Raises:
+        NetworkFileError: if the file does not hold such parameters, or its first solute is not
+            oxygen.
+        FileNotFoundError: if there is no such file.
+    """
+    path = existing_file(path)
+    lines = list(read_lines(path))
+    if len(lines) < 17:
+        raise NetworkFileError(
+            f"{path}: got {len(lines)} lines; wanted at least 17: eleven of settings, and six on "
+            "oxygen. Pass a SoluteParams.dat; the file may be cut off."
+        )
+    numbers = [line.floats(slice(1))[0] for line in (*lines[5:10], *lines[14:17])]
+    p50, hill, capacity, solubility, factor, diffusion, maximum, half = numbers
+    flags = lines[12]
+    if flags.integer(2, "flag for oxygen") != 1:
+        raise flags.error(
+            "got a first solute that is not oxygen; wanted oxygen first, with 1 in the third "
+            "column. Move it to the front."
+        )
+    blood = BloodOxygen(p50, hill, capacity, solubility)
+    return SoluteParameters(blood, 1e-4 * diffusion, maximum, half, factor)
+
+
+def read_intravascular_resistance(path: str | os.PathLike[str]) -> IntravascularResistance:
+    """Read the table of oxygen in `IntravascRes.dat`.
+
+    A line with the number of rows, a line of titles, then a diameter [µm] and a resistance
+    [mmHg s/µm²] on each; what follows, for other solutes, is left out.
+
+    Args:
+        path: The file.
+
+    Raises:
+        NetworkFileError: if the file does not hold such a table.
+        FileNotFoundError: if there is no such file.
+    """
+    path = existing_file(path)
+    lines = list(read_lines(path))
+    num_rows = lines[0].integer(0, "number of rows") if lines else 0
+    rows = lines[2 : 2 + num_rows]
+    if not 0 < len(rows) == num_rows:
+        raise NetworkFileError(
+            f"{path}: got {len(rows)} rows of {num_rows}; wanted all of them, and at least one. "
+            "Pass an IntravascRes.dat; the file may be cut off."
+        )
+    for row in rows:
+        row.require(2, "a diameter and a resistance")
+    D, K = np.array([row.floats(slice(2)) for row in rows]).T
+    try:
+        return IntravascularResistance(1e-6 * D, 1e12 * K)
+    except ValueError as error:
+        raise NetworkFileError(f"{path}: {error}") from error

@@ -1,0 +1,108 @@
+"""Oxygen in blood: how much blood carries, and what resists its way to the vessel wall.
+
+With the partial pressure p [mmHg], the hematocrit H and red cells that bind at most C0, blood holds
+the volume C of oxygen per volume (Hill 1910):
+
+    C(p) = alpha p + H C0 S(p)        S(p) = p^n / (p^n + P50^n)
+
+Where blood gives off q per length, p falls by K(D) q between the blood's mean and the wall. K is
+measured or computed as a table over diameters (Hellums et al. 1996, Secomb et al. 2004,
+doi:10.1114/B:ABME.0000049036.08817.44).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["BloodOxygen", "IntravascularResistance"]
+
+MOST_MMHG = 760.0
+"""Partial pressures above this one are in another unit."""
+
+
+@dataclass(frozen=True)
+class BloodOxygen:
+    """What blood carries at each partial pressure; the defaults are those of rats.
+
+    Attributes:
+        p50: Partial pressure of half saturation [mmHg].
+        hill: Hill's exponent, from 1.
+        capacity: C0, the oxygen that red cells bind at most [m³/m³].
+        solubility: alpha of blood [m³/m³/mmHg].
+    """
+
+    p50: float = 38.0
+    hill: float = 3.0
+    capacity: float = 0.5
+    solubility: float = 3.1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("p50", "hill", "capacity", "solubility"):
+            value = getattr(self, name)
+            if not 0 < value < np.inf:
+                raise ValueError(f"got {name}={value!r}; wanted a finite positive number.")
+        if self.hill < 1:
+            raise ValueError(f"got hill={self.hill!r}; wanted at least 1, such as 2.7.")
+        if self.p50 > MOST_MMHG:
+            raise ValueError(
+                f"got p50={self.p50!r}; wanted mmHg, where it is near 30. Divide Pa by 133.322."
+            )
+
+    def saturation(self, po2: ArrayLike) -> NDArray[np.float64]:
+        """Return S, the saturation of red cells, from 0 to 1; 0 at negative pressures."""
+        x = np.maximum(np.asarray(po2, dtype=float) / self.p50, 0.0) ** self.hill
+        return np.asarray(x / (1 + x))
+
+    def saturation_slope(self, po2: ArrayLike) -> NDArray[np.float64]:
+        """Return dS/dp [1/mmHg]."""
+        x = np.maximum(np.asarray(po2, dtype=float) / self.p50, 0.0)
+        slope = x ** (self.hill - 1) / (1 + x**self.hill) ** 2
+        return np.asarray(self.hill / self.p50 * slope)
+
+    def content(self, po2: ArrayLike, hematocrit: ArrayLike) -> NDArray[np.float64]:
+        """Return C, the volume of oxygen per volume of blood."""
+        bound = np.asarray(hematocrit, dtype=float) * self.capacity * self.saturation(po2)
+        return np.asarray(self.solubility * np.asarray(po2, dtype=float) + bound)
+
+
+@dataclass(frozen=True, eq=False)
+class IntravascularResistance:
+    """K(D), interpolated linearly in a table, and constant beyond it.
+
+    A wall that opposes nothing more has the permeability 1 / (2 pi R K) in `Coefficients`, so that
+    the exchange per length is 2 pi R kappa (p - T p_3d) = (p - T p_3d) / K.
+
+    Attributes:
+        diameter: Diameters [m], rising, shape (num_rows,).
+        resistance: K at each [mmHg s/m²], shape (num_rows,).
+    """
+
+    diameter: NDArray[np.float64]
+    resistance: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        D, K = (np.asarray(v, dtype=float) for v in (self.diameter, self.resistance))
+        if D.ndim != 1 or D.shape != K.shape or len(D) == 0:
+            raise ValueError(
+                f"got diameters of shape {D.shape} and resistances of shape {K.shape}; wanted a "
+                "table, with one resistance for each diameter."
+            )
+        if not (np.all(np.diff(D) > 0) and np.all(D > 0) and np.all(K > 0)):
+            raise ValueError(
+                "got a table whose diameters do not rise, or with values that are not positive; "
+                "wanted positive ones by rising diameter. Sort the table."
+            )
+        if D[-1] > 0.1:
+            raise ValueError(
+                f"got diameters up to {D[-1]:.3g}; wanted m. Multiply µm by 1e-6, and resistances "
+                "in mmHg s/µm² by 1e12."
+            )
+        object.__setattr__(self, "diameter", D)
+        object.__setattr__(self, "resistance", K)
+
+    def __call__(self, radius: ArrayLike) -> NDArray[np.float64]:
+        """Return K [mmHg s/m²] of vessels of a radius [m]."""
+        return np.asarray(np.interp(2 * np.asarray(radius), self.diameter, self.resistance))

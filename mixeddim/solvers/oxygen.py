@@ -1,0 +1,461 @@
+"""Oxygen: carried by blood, released through the wall, consumed by the tissue.
+
+With p_1d and p_3d the partial pressures in blood and tissue [mmHg], Q the flow and F = H Q the flow
+of red cells along the vessels, and C as in `mixeddim.networks.oxygen`:
+
+    d_s (alpha Q p_1d + C0 F S(p_1d)) - d_s(k_1d d_s p_1d) + beta (p_1d - T p_3d) = 0    on Lambda
+    -div(k_3d grad p_3d) + M0 p_3d / (p_3d + p_half) + beta (T p_3d - p_1d) delta = 0    in Omega
+
+k_3d is D alpha of the tissue, and beta = 1 / K(D) where the blood's own resistance K is all that
+the wall opposes. P1 in the tissue, with consumption lumped at its nodes; finite volumes with upwind
+advection on the network (`advection`), one for plasma that flows with Q and one for red cells that
+flow with F. Junctions mix perfectly: p_1d is one number there.
+
+Newton's method solves for both pressures at once; its matrix is that of the coupled system and two
+diagonals more. A step is halved while it does not reduce the residual. Where p < 0, which rounding
+and steps may reach, consumption goes on linearly and saturation is 0, so that both still rise
+with p. Stagnant vessels take the pressure of the tissue around them, since p is the unknown, not C.
+"""
+
+from __future__ import annotations
+
+import mixeddim._fenics  # noqa: F401
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import dolfinx
+import numpy as np
+import ufl
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from mixeddim.accuracy import ACCURACY, Pair, relative_change
+from mixeddim.fem.assembly import CoupledSystem
+from mixeddim.fem.forms import Coefficient, as_ufl, source
+from mixeddim.fem.matrices import assemble_vector
+from mixeddim.networks.oxygen import MOST_MMHG, BloodOxygen
+from mixeddim.processes import Processes
+from mixeddim.solvers.advection import discretise_advection
+from mixeddim.solvers.conjugate_gradients import SolverError
+from mixeddim.solvers.factors import BlockFactors
+from mixeddim.solvers.stationary import Solution
+
+__all__ = ["OxygenBudget", "OxygenSolution", "solve_oxygen"]
+
+SHORTEST_STEP: Final = 2.0**-12
+"""Part of a Newton step below which halving it is given up."""
+
+
+@dataclass(frozen=True)
+class OxygenBudget:
+    """Volumes of oxygen per time [m³/s].
+
+    Attributes:
+        inflow: Brought in by blood.
+        outflow: Carried away by blood.
+        consumption: Consumed by the tissue.
+        boundary: Inflow through the boundary of the tissue, and its sources.
+        exchange: From vessels into tissue.
+    """
+
+    inflow: float
+    outflow: float
+    consumption: float
+    boundary: float
+    exchange: float
+
+    @property
+    def error(self) -> float:
+        """Amount missing, relative to what comes in."""
+        missing = self.inflow + self.boundary - self.outflow - self.consumption
+        coming = max(self.inflow, abs(self.boundary))
+        return abs(missing) / coming if coming > 0 else 0.0
+
+    def __str__(self) -> str:
+        """Return a table, one amount a line."""
+        return "\n".join(
+            [
+                f"flowed in      {self.inflow:12.4e} m³/s",
+                f"flowed out     {self.outflow:12.4e}",
+                f"consumed       {self.consumption:12.4e}",
+                f"over boundary  {self.boundary:12.4e}",
+                f"error          {self.error:12.1e}",
+            ]
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OxygenSolution(Solution):
+    """Partial pressures of oxygen [mmHg]: `u_3d` in the tissue, `u_1d` in the blood.
+
+    Attributes:
+        blood: What blood carries.
+        budget: What came in, was consumed and flowed out.
+        residual_norms: Sum of the magnitudes of the residual, over that of the inflow, at the start
+            and after each iteration, shape (iterations + 1,).
+    """
+
+    blood: BloodOxygen
+    budget: OxygenBudget
+    residual_norms: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return (
+            f"OxygenSolution({self.iterations} iterations, extraction {self.extraction:.1%}, "
+            f"balance error {self.budget.error:.1e})"
+        )
+
+    @cached_property
+    def saturation(self) -> NDArray[np.float64]:
+        """Saturation of red cells at the dofs of the network, shape (num_dofs_1d,)."""
+        return self.blood.saturation(self.u_1d.x.array)
+
+    @cached_property
+    def wall_po2(self) -> NDArray[np.float64]:
+        """T p_3d, the tissue's pressure at the wall [mmHg], at `system.coupling.points`."""
+        wall: NDArray[np.float64] = self.system.coupling.Pi @ self._owned
+        return wall
+
+    @cached_property
+    def blood_po2(self) -> NDArray[np.float64]:
+        """Pressure in the blood [mmHg], at `system.coupling.points`."""
+        inside: NDArray[np.float64] = self.system.coupling.N @ self.u_1d.x.array
+        return inside
+
+    @property
+    def extraction(self) -> float:
+        """Part of the oxygen that flowed in which did not flow out."""
+        inflow = self.budget.inflow
+        return (inflow - self.budget.outflow) / inflow if inflow > 0 else 0.0
+
+    @cached_property
+    def vessel_mean(self) -> float:
+        """Mean pressure in the blood, over the length of the vessels [mmHg]."""
+        weights = self.system.coupling.weights
+        return float(weights @ self.blood_po2 / weights.sum())
+
+    @cached_property
+    def tissue_mean(self) -> float:
+        """Mean pressure in the tissue, over its volume [mmHg]."""
+        total = self.system.processes.sum
+        return total(self._volumes @ self._owned) / total(self._volumes.sum())
+
+    def hypoxic_fraction(self, below: float) -> float:
+        """Return the part of the tissue's volume, shared out to its nodes, below a pressure [mmHg].
+
+        `tissue_statistics` takes the linear field in each cell instead, on one process.
+        """
+        total = self.system.processes.sum
+        return total(self._volumes @ (self._owned < below)) / total(self._volumes.sum())
+
+    @cached_property
+    def _volumes(self) -> NDArray[np.float64]:
+        return _loads(self.system, 1.0, "volume")
+
+    @property
+    def _owned(self) -> NDArray[np.float64]:
+        owned: NDArray[np.float64] = self.u_3d.x.array[: len(self.system.side_3d.f)]
+        return owned
+
+
+def solve_oxygen(
+    system: CoupledSystem,
+    flow: ArrayLike,
+    hematocrit: ArrayLike,
+    *,
+    inlet_po2: float | Mapping[Hashable, float],
+    consumption: Coefficient,
+    half_consumption: float,
+    blood: BloodOxygen = BloodOxygen(),  # noqa: B008  (frozen)
+    rtol: float = 1e-10,
+    max_iterations: int = 50,
+) -> OxygenSolution:
+    """Solve for the partial pressures of oxygen in blood and tissue.
+
+    Args:
+        system: Diffusion and exchange, in m, assembled with `bcs_1d=[]` since oxygen enters with
+            the blood. Of the coefficients k_3d is D alpha of the tissue [m²/s/mmHg], k_1d that of
+            the blood times the cross-section of the vessel, and permeability 1 / (2 pi R K) of a
+            resistance K (see `IntravascularResistance` and `unresolved_resistance`).
+        flow: Volume per time along each edge [m³/s], shape (num_edges,), in the order of
+            `network.graph.edges`, as `Blood.flow`.
+        hematocrit: Discharge hematocrit of each edge, or one number, as `Blood.hematocrit`.
+        inlet_po2: Partial pressure of oxygen in the blood that enters [mmHg]: a number, or one for
+            each node where blood enters.
+        consumption: M0, the largest rate of consumption per volume [1/s]; not negative.
+        half_consumption: Partial pressure at which it is half of that [mmHg]; positive.
+        blood: What blood carries.
+        rtol: Where to stop: sum of the magnitudes of the residual, over the inflow of oxygen; and
+            the last step changed neither field by more than 1e-6 of its size.
+        max_iterations: Where to give up.
+
+    Raises:
+        ValueError: If an argument is out of range or does not fit the system.
+        SolverError: If Newton's method does not converge.
+    """
+    problem = _OxygenProblem(
+        system, flow, hematocrit, inlet_po2, consumption, half_consumption, blood
+    )
+    if not 0 < rtol < 1:
+        raise ValueError(f"got rtol={rtol!r}; wanted a number between 0 and 1, such as 1e-10.")
+    p, norms = _newton(problem, rtol, max_iterations)
+    u_3d, u_1d = system.side_3d.function(p[0], "po2_3d"), system.side_1d.function(p[1], "po2_1d")
+    relative = norms[-1]
+    return OxygenSolution(
+        system,
+        u_3d,
+        u_1d,
+        "direct",
+        len(norms) - 1,
+        relative,
+        blood,
+        problem.budget(p),
+        np.array(norms),
+    )
+
+
+def _newton(problem: _OxygenProblem, rtol: float, max_iterations: int) -> tuple[Pair, list[float]]:
+    """Return both pressures, and the norm of the residual at the start and after each step."""
+    p = problem.start()
+    r = problem.residual(p)
+    norms = [problem.norm(r)]
+    change = np.inf
+    while not (norms[-1] <= rtol and change <= ACCURACY):
+        if len(norms) > max_iterations or not np.isfinite(norms[-1]):
+            raise _not_converged(norms, rtol)
+        step = problem.step(p, r)
+        part = 1.0
+        while True:
+            new = p[0] + part * step[0], p[1] + part * step[1]
+            r = problem.residual(new)
+            norm = problem.norm(r)
+            # Near the solution rounding decides which residual is smaller.
+            if norm <= max((1 - 1e-4 * part) * norms[-1], rtol) or part <= SHORTEST_STEP:
+                break
+            part /= 2
+        p = new
+        norms.append(norm)
+        change = part * max(
+            relative_change(step[0], p[0], problem.processes), relative_change(step[1], p[1])
+        )
+    return p, norms
+
+
+class _OxygenProblem:
+    """The discrete problem: its residual, the step of Newton's method, the budget."""
+
+    def __init__(
+        self,
+        system: CoupledSystem,
+        flow: ArrayLike,
+        hematocrit: ArrayLike,
+        inlet_po2: float | Mapping[Hashable, float],
+        consumption: Coefficient,
+        half_consumption: float,
+        blood: BloodOxygen,
+    ) -> None:
+        if len(system.side_1d.dirichlet_dofs) > 0:
+            raise ValueError(
+                f"got a system with u_1d given at {len(system.side_1d.dirichlet_dofs)} nodes; "
+                "wanted none, since oxygen enters with the blood. Assemble it with bcs_1d=[]."
+            )
+        if not 0 < half_consumption < np.inf:
+            raise ValueError(
+                f"got half_consumption={half_consumption!r}; wanted a positive pressure in mmHg."
+            )
+        self.system, self.blood, self.half = system, blood, float(half_consumption)
+        self.processes: Processes = system.processes
+        Q, H = _flow_and_hematocrit(system, flow, hematocrit)
+        self.plasma = discretise_advection(system.network, Q)
+        self.cells = _advection_of_cells(system, Q * H)
+        self.po2 = _entering_po2(system, inlet_po2, self.plasma.inflow)
+        self.demand = _demand(system, consumption)
+        self.inflow = float(self._entering.sum())
+        supply = self.inflow if self.inflow > 0 else self.processes.sum(self.demand.sum())
+        self.scale = supply if supply > 0 else 1.0
+        self.is_free = system.side_3d.is_free
+
+    @property
+    def _entering(self) -> NDArray[np.float64]:
+        """What enters at each dof of the network [m³/s]."""
+        blood = self.blood
+        return (
+            blood.solubility * self.plasma.inflow * self.po2
+            + blood.capacity * self.cells.inflow * blood.saturation(self.po2)
+        )
+
+    def start(self) -> Pair:
+        """Return where Newton's method starts: blood as it enters, and that in the tissue."""
+        entering = self.plasma.inflow
+        mean = float(entering @ self.po2 / entering.sum()) if entering.any() else 0.0
+        given = self.system.side_3d.given_values
+        return np.where(self.is_free, mean, given), np.full(len(entering), mean)
+
+    def consumed(self, p_3d: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what is consumed at each node [m³/s]."""
+        least = np.maximum(p_3d, 0.0)
+        return self.demand * np.where(p_3d < 0, p_3d / self.half, least / (least + self.half))
+
+    def residual(self, p: Pair) -> Pair:
+        """Return the residuals of both sides [m³/s], zero where a pressure is given."""
+        p_3d, p_1d = p
+        r_3d, r_1d = self.system.unconstrained_residual(p_3d, p_1d)
+        r_3d = np.where(self.is_free, r_3d + self.consumed(p_3d), 0.0)
+        blood = self.blood
+        r_1d = r_1d + blood.solubility * (self.plasma.U @ p_1d) - self._entering
+        r_1d += blood.capacity * (self.cells.U @ blood.saturation(p_1d))
+        return r_3d, r_1d
+
+    def norm(self, r: Pair) -> float:
+        """Return the sum of the magnitudes, over the inflow of oxygen."""
+        return (self.processes.sum(abs(r[0]).sum()) + float(abs(r[1]).sum())) / self.scale
+
+    def step(self, p: Pair, r: Pair) -> Pair:
+        """Return the step of Newton's method."""
+        p_3d, p_1d = p
+        slope = self.demand * self.half / (np.maximum(p_3d, 0.0) + self.half) ** 2
+        more_3 = sparse.diags_array(np.where(self.is_free, slope, 0.0))
+        bound = sparse.diags_array(self.blood.capacity * self.blood.saturation_slope(p_1d))
+        more_1 = self.blood.solubility * self.plasma.U + self.cells.U @ bound
+        factors = BlockFactors(_Jacobian(self.system, more_3, more_1), "lu", check=True)
+        step = factors.solve(-r[0], -r[1])
+        factors.destroy()
+        return step
+
+    def budget(self, p: Pair) -> OxygenBudget:
+        """Return what flowed where."""
+        p_3d, p_1d = p
+        total, blood = self.processes.sum, self.blood
+        left = blood.solubility * self.plasma.outflow * p_1d
+        left += blood.capacity * self.cells.outflow * blood.saturation(p_1d)
+        through, _ = self.system.unconstrained_residual(p_3d, p_1d)
+        given = ~self.is_free
+        consumed = self.consumed(p_3d)
+        side = self.system.side_3d
+        boundary = total(
+            (side.f + side.h - side.R @ p_3d - side.M @ p_3d).sum()
+            + (through + consumed)[given].sum()
+        )
+        coupling = self.system.coupling
+        exchange = float(coupling.weights @ coupling.flux(p_3d, p_1d))
+        amounts = self.inflow, float(left.sum()), total(consumed.sum()), boundary, exchange
+        return OxygenBudget(*amounts)
+
+
+class _Jacobian:
+    """The blocks of the coupled system, and what Newton's method adds to the diagonal ones."""
+
+    def __init__(self, system: CoupledSystem, more_3: Any, more_1: Any) -> None:
+        self.processes = system.processes
+        self.A_31, self.A_13 = system.A_31, system.A_13
+        self.A_33, self.A_11 = (system.A_33 + more_3).tocsr(), (system.A_11 + more_1).tocsr()
+
+
+def _loads(system: CoupledSystem, value: Coefficient, name: str) -> NDArray[np.float64]:
+    """Return the integrals of a coefficient times each basis function of the tissue."""
+    V = system.side_3d.V
+    return assemble_vector(
+        dolfinx.fem.form(source(ufl.TestFunction(V), as_ufl(value, V.mesh, name)))
+    )
+
+
+def _demand(system: CoupledSystem, consumption: Coefficient) -> NDArray[np.float64]:
+    """Return the largest consumption at each node [m³/s]."""
+    demand = _loads(system, consumption, "consumption")
+    least = system.processes.max(-demand.min(initial=0.0))
+    if not least <= 0:
+        raise ValueError(
+            "got a consumption that is negative, or no number, somewhere in the tissue; wanted "
+            "M0 >= 0 [1/s]. Give a production as f_3d of the coefficients."
+        )
+    return demand
+
+
+def _flow_and_hematocrit(
+    system: CoupledSystem, flow: ArrayLike, hematocrit: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    graph = system.network.graph
+    num_edges = graph.number_of_edges()
+    values = []
+    for name, given in (("flow", flow), ("hematocrit", hematocrit)):
+        try:
+            value = np.asarray(given, dtype=float)
+        except (TypeError, ValueError):
+            value = np.full((), np.nan)
+        if value.shape not in ((), (num_edges,)):
+            raise ValueError(
+                f"got {name} of shape {value.shape}; wanted a number for each of the {num_edges} "
+                "edges, in the order of network.graph.edges, such as that of solve_blood."
+            )
+        value = np.broadcast_to(value, num_edges)
+        for edge in np.flatnonzero(~np.isfinite(value)):
+            raise ValueError(
+                f"got no {name} on edge {list(graph.edges)[edge]!r}; wanted a finite number for "
+                "each edge. Take it from solve_blood on network.graph."
+            )
+        values.append(value)
+    Q, H = values
+    if not np.all((H >= 0) & (H <= 1)):
+        raise ValueError(
+            f"got hematocrits from {H.min():.3g} to {H.max():.3g}; wanted them from 0 to 1. Give "
+            "shares, not per cent."
+        )
+    return Q, H
+
+
+def _advection_of_cells(system: CoupledSystem, flux: NDArray[np.float64]) -> Any:
+    try:
+        return discretise_advection(system.network, flux)
+    except ValueError as error:
+        raise ValueError(
+            "got a hematocrit with which red cells get lost or appear where vessels meet; wanted "
+            "that of solve_blood on network.graph, or one number for all edges. As a flow of red "
+            f"cells: {error}"
+        ) from error
+
+
+def _entering_po2(
+    system: CoupledSystem,
+    inlet_po2: float | Mapping[Hashable, float],
+    inflow: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the pressure of entering blood at the dofs of the network; 0 where none enters."""
+    graph = system.network.graph
+    at_node = system.network.dof_of_node
+    po2 = np.full(len(inflow), np.nan)
+    if isinstance(inlet_po2, Mapping):
+        ordinals = {node: ordinal for ordinal, node in enumerate(graph)}
+        for node, value in inlet_po2.items():
+            if node not in ordinals:
+                raise ValueError(
+                    f"got a PO2 at {node!r}; wanted a node of the graph, such as "
+                    f"{next(iter(graph))!r}."
+                )
+            po2[at_node[ordinals[node]]] = value
+    else:
+        po2[:] = float(inlet_po2)
+    known = po2[np.isfinite(po2)]
+    if not np.all((known >= 0) & (known <= MOST_MMHG)):
+        raise ValueError(
+            f"got an inlet_po2 from {known.min():.4g} to {known.max():.4g}; wanted mmHg, from 0 to "
+            f"{MOST_MMHG:.0f}. Divide Pa by 133.322."
+        )
+    enters = inflow > 1e-12 * inflow.max(initial=0.0)
+    for dof in np.flatnonzero(enters & ~np.isfinite(po2)):
+        node = list(graph)[int(np.flatnonzero(at_node == dof)[0])]
+        raise ValueError(
+            f"got no PO2 of the blood that enters at node {node!r}; wanted that of all blood that "
+            "enters. Add the node to inlet_po2."
+        )
+    return np.where(np.isfinite(po2), po2, 0.0)
+
+
+def _not_converged(norms: list[float], rtol: float) -> SolverError:
+    return SolverError(
+        f"got Newton's method stopped after {len(norms) - 1} iterations, the residual from "
+        f"{norms[0]:.2e} to {norms[-1]:.2e} of the inflow of oxygen; wanted {rtol:.0e}. Raise "
+        "max_iterations or rtol; and see that units are m, m³/s and mmHg throughout."
+    )
