@@ -3,6 +3,7 @@
 from learning.benchmark.recommendation import Recommendation, recommend
 from learning.benchmark.regimes import REGIMES
 from learning.benchmark.run import run_benchmark
+from learning.estimation.differentiable import DifferentiableSolve
 from learning.evaluation.measures import evaluate, evaluate_epochs, sine_profile
 from learning.krylov.conjugate_gradients import cg, flexible_cg
 from learning.krylov.fgmres import KrylovResult, Status, fgmres, krylov_sines
@@ -35,6 +36,7 @@ __all__ = [
     "REGIMES",
     "STAGES",
     "Dataset",
+    "DifferentiableSolve",
     "FastDiagonalisation",
     "GeometricMultigrid",
     "Identity",

@@ -41,6 +41,8 @@ from .networks.io import write_network as write_network
 from .networks.scaling import Scaling as Scaling
 from .networks.skeletons import from_skeleton as from_skeleton
 from .networks.viscosity import relative_viscosity as relative_viscosity
+from .parametrisation import ParametrisedSystem as ParametrisedSystem
+from .parametrisation import parametrise as parametrise
 from .reduction import ReducedSystem as ReducedSystem
 from .reduction import load_reduced as load_reduced
 from .reduction import reduce as reduce
