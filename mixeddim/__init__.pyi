@@ -7,6 +7,7 @@ from .fem.averaging import Stencil as Stencil
 from .fem.boundary import Dirichlet as Dirichlet
 from .fem.boundary import Neumann as Neumann
 from .fem.boundary import Robin as Robin
+from .fem.expressions import CellExpression as CellExpression
 from .fem.forms import Coefficients as Coefficients
 from .fem.grid import Grid as Grid
 from .fem.meshes import Network as Network

@@ -13,7 +13,7 @@ or cell. Needs no DOLFINx beyond the system that it is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mixeddim.fem.points import AtPoints, basis_at_points, gradients_at_points
+from mixeddim.fem.points import basis_at_points, gradients_at_points
 from mixeddim.reduction import ReducedSystem, reduce
 
 if TYPE_CHECKING:
@@ -167,67 +167,23 @@ def parametrise(system: CoupledSystem, *names: str) -> ParametrisedSystem:
             f"got the parameters {sorted(names)}; wanted some of {sorted(PARAMETERS)}. "
             "Name what you want derivatives with respect to."
         )
-    side_3d, side_1d, coupling = system.side_3d, system.side_1d, system.coupling
-    n_3, n_1 = len(side_3d.f), len(side_1d.f)
+    sizes = _sizes(system, names)
+    side_3d, side_1d = system.side_3d, system.side_1d
+    n_3 = len(side_3d.f)
     given = np.concatenate([side_3d.dirichlet_dofs, n_3 + side_1d.dirichlet_dofs]).astype(np.int64)
-    is_free = np.ones(n_3 + n_1)
-    is_free[given] = 0.0
-
-    def kept(name: str, part: Any) -> Any:
-        return 0.0 * part if name in names else part
-
-    def term(P: sparse.csr_array, weights: NDArray[np.float64], index: NDArray[np.int64]) -> Term:
-        free = (P @ sparse.diags_array(is_free)).tocsr()
-        free.eliminate_zeros()
-        return Term(free, P[:, given].tocsr(), weights, index)
-
-    of_side = {"k_3d": 3, "sigma_3d": 3, "f_3d": 3, "k_1d": 1, "f_1d": 1}
+    is_free = np.concatenate([side_3d.is_free, side_1d.is_free]).astype(float)
     terms = {}
     for name in names:
-        if name in of_side:
-            side = side_3d if of_side[name] == 3 else side_1d
-            at = (gradients_at_points if name.startswith("k") else basis_at_points)(side.V)
-            terms[name] = term(*_on(at, of_side[name], n_3, n_1, system.network.edge_of_cell))
-    unit = coupling.with_permeability(system.network, 1.0).beta
-    if "permeability" in names:
-        edges = system.network.edge_of_cell[coupling.cells]
-        jump = sparse.hstack([-coupling.Pi, coupling.N]).tocsr()
-        terms["permeability"] = term(jump, coupling.weights * unit, edges)
-
-    beta = kept("permeability", coupling.beta)
-    K_3 = kept("k_3d", side_3d.K) + side_3d.R
-    M_3 = kept("sigma_3d", side_3d.M)
-    K_1 = kept("k_1d", side_1d.K) + side_1d.M + side_1d.R
-    exchange = sparse.diags_array(coupling.weights * beta)
-    jump_given = sparse.hstack([-coupling.Pi, coupling.N]).tocsr()[:, given]
-    lifting = sparse.block_diag([K_3 + M_3, K_1]).tocsr()[:, given]
-    lifting += sparse.vstack([-coupling.Pi.T, coupling.N.T]) @ (exchange @ jump_given)
-    load = np.concatenate(
-        [kept("f_3d", side_3d.f) + side_3d.h, kept("f_1d", side_1d.f) + side_1d.h]
-    )
-    free_3, free_1 = is_free[:n_3], is_free[n_3:]
+        if not name.startswith("given"):
+            P, weights, index = _at_points(system, name)
+            free = (P @ sparse.diags_array(is_free)).tocsr()
+            free.eliminate_zeros()
+            terms[name] = Term(free, P[:, given].tocsr(), weights, index)
+    fixed, lifting, load = _fixed_parts(system, names, given)
     mesh = side_3d.V.mesh
-    num_cells = mesh.topology.index_map(3).size_local
-    counts = {
-        "edges": system.network.graph.number_of_edges(),
-        "cells": num_cells,
-        "given dofs of the tissue": len(side_3d.dirichlet_dofs),
-        "given dofs of the network": len(side_1d.dirichlet_dofs),
-    }
-    sizes = {name: counts[PARAMETERS[name]] for name in names}
-    if 0 in sizes.values():
-        raise ValueError(
-            f"got {sizes} values of the parameters; wanted at least one of each. Give values by a "
-            "Dirichlet condition where they are to be estimated."
-        )
+    corners = mesh.geometry.x[mesh.geometry.dofmaps[0][: _num_cells(system)]]
     return ParametrisedSystem(
-        fixed=replace(
-            reduce(system),
-            K=_eliminated(K_3, free_3, side_3d.dirichlet_diagonal),
-            M=_eliminated(M_3, free_3, 0.0),
-            beta=beta,
-            A_11=_eliminated(K_1, free_1, side_1d.dirichlet_diagonal),
-        ),
+        fixed=fixed,
         terms={name: part for name, part in terms.items() if name not in _LOADS},
         loads={name: part for name, part in terms.items() if name in _LOADS},
         lifting=(sparse.diags_array(is_free) @ lifting).tocsr(),
@@ -235,24 +191,85 @@ def parametrise(system: CoupledSystem, *names: str) -> ParametrisedSystem:
         given_dofs=given,
         given_values=np.concatenate([side_3d.dirichlet_values, side_1d.dirichlet_values]),
         sizes=sizes,
-        cell_midpoints=mesh.geometry.x[mesh.geometry.dofmaps[0][:num_cells]].mean(axis=1),
+        cell_midpoints=corners.mean(axis=1),
     )
 
 
-def _on(
-    at: AtPoints, side: int, n_3: int, n_1: int, edge_of_cell: NDArray[np.int64]
+def _num_cells(system: CoupledSystem) -> int:
+    return int(system.side_3d.V.mesh.topology.index_map(3).size_local)
+
+
+def _sizes(system: CoupledSystem, names: Sequence[str]) -> dict[str, int]:
+    """Return the number of values of each parameter."""
+    counts = {
+        "edges": system.network.graph.number_of_edges(),
+        "cells": _num_cells(system),
+        "given dofs of the tissue": len(system.side_3d.dirichlet_dofs),
+        "given dofs of the network": len(system.side_1d.dirichlet_dofs),
+    }
+    sizes = {name: counts[PARAMETERS[name]] for name in names}
+    missing = [PARAMETERS[name] for name, size in sizes.items() if size == 0]
+    if missing:
+        raise ValueError(
+            f"got parameters for {missing[0]}, of which there are none; wanted at least one. Give "
+            "values by a Dirichlet condition where they are to be estimated."
+        )
+    return sizes
+
+
+def _at_points(
+    system: CoupledSystem, name: str
 ) -> tuple[sparse.csr_array, NDArray[np.float64], NDArray[np.int64]]:
-    """Return the matrix, weights and index of values on a side, with the columns of both sides."""
-    rows = at.matrix.shape[0]
-    if side == 3:
-        P = sparse.hstack([at.matrix, sparse.csr_array((rows, n_1))])
-        return P.tocsr(), at.weights, at.cells
-    P = sparse.hstack([sparse.csr_array((rows, n_3)), at.matrix])
-    return P.tocsr(), at.weights, edge_of_cell[at.cells]
+    """Return P from all dofs, weights and index of the term of one parameter."""
+    edge_of_cell = system.network.edge_of_cell
+    if name == "permeability":
+        coupling = system.coupling
+        unit = coupling.with_permeability(system.network, 1.0).beta
+        return _jump(system), coupling.weights * unit, edge_of_cell[coupling.cells]
+    at_points = gradients_at_points if name.startswith("k") else basis_at_points
+    n_3, n_1 = len(system.side_3d.f), len(system.side_1d.f)
+    if name.endswith("3d"):
+        at = at_points(system.side_3d.V)
+        zero = sparse.csr_array((len(at.weights), n_1))
+        return sparse.hstack([at.matrix, zero]).tocsr(), at.weights, at.cells
+    at = at_points(system.side_1d.V)
+    zero = sparse.csr_array((len(at.weights), n_3))
+    return sparse.hstack([zero, at.matrix]).tocsr(), at.weights, edge_of_cell[at.cells]
+
+
+def _jump(system: CoupledSystem) -> sparse.csr_array:
+    """Return the map from all dofs to N u_1d - Pi u_3d."""
+    return sparse.hstack([-system.coupling.Pi, system.coupling.N]).tocsr()
+
+
+def _fixed_parts(
+    system: CoupledSystem, names: Sequence[str], given: NDArray[np.int64]
+) -> tuple[ReducedSystem, sparse.csr_array, NDArray[np.float64]]:
+    """Return what parameters do not make: A_fixed, its columns at given dofs, and the load."""
+
+    def kept(name: str, part: Any) -> Any:
+        return 0.0 * part if name in names else part
+
+    side_3d, side_1d, coupling = system.side_3d, system.side_1d, system.coupling
+    K_3 = kept("k_3d", side_3d.K) + side_3d.R
+    M_3 = kept("sigma_3d", side_3d.M)
+    K_1 = kept("k_1d", side_1d.K) + side_1d.M + side_1d.R
+    beta, jump = kept("permeability", coupling.beta), _jump(system)
+    lifting = sparse.block_diag([K_3 + M_3, K_1]).tocsr()[:, given]
+    lifting += jump.T @ (sparse.diags_array(coupling.weights * beta) @ jump[:, given])
+    load_3, load_1 = kept("f_3d", side_3d.f) + side_3d.h, kept("f_1d", side_1d.f) + side_1d.h
+    fixed = replace(
+        reduce(system),
+        K=_eliminated(K_3, side_3d.is_free, side_3d.dirichlet_diagonal),
+        M=_eliminated(M_3, side_3d.is_free, 0.0),
+        beta=beta,
+        A_11=_eliminated(K_1, side_1d.is_free, side_1d.dirichlet_diagonal),
+    )
+    return fixed, lifting, np.concatenate([load_3, load_1])
 
 
 def _eliminated(
-    A: sparse.csr_array, is_free: NDArray[np.float64], diagonal: float
+    A: sparse.csr_array, is_free: NDArray[np.bool_], diagonal: float
 ) -> sparse.csr_array:
-    free = sparse.diags_array(is_free)
-    return (free @ A @ free + sparse.diags_array(diagonal * (1.0 - is_free))).tocsr()
+    free = sparse.diags_array(is_free.astype(float))
+    return (free @ A @ free + sparse.diags_array(np.where(is_free, 0.0, diagonal))).tocsr()

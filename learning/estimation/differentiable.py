@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.krylov.preconditioner import Preconditioner
+from learning.krylov.preconditioner import Preconditioner, check_preconditioner
 from learning.solver import Solver
 from learning.systems.sparse import SparseMap, sparse_map
-from mixeddim.tensors import ParametrisedSystem, Term
+from mixeddim.tensors import ALONE, ParametrisedSystem, Term
 
 __all__ = ["DifferentiableSolve"]
 
@@ -46,7 +47,8 @@ class DifferentiableSolve:
         num_solves: How many linear systems were solved so far.
 
     Raises:
-        ValueError: If the preconditioner is none or does not fit.
+        TypeError: If the system is another one.
+        ValueError: If the preconditioner is none.
 
     Example:
         One step of gradient descent::
@@ -67,6 +69,12 @@ class DifferentiableSolve:
         rtol: float = 1e-10,
         max_iterations: int = 200,
     ) -> None:
+        if not isinstance(system, ParametrisedSystem):
+            raise TypeError(
+                f"got a {type(system).__name__}; wanted what mixeddim.parametrise returns. Call "
+                'parametrise(system, "permeability") first.'
+            )
+        check_preconditioner(preconditioner, ALONE)
         self.system = system
         self.num_solves = 0
         self._preconditioner = preconditioner
@@ -96,15 +104,64 @@ class DifferentiableSolve:
         self._check(parameters)
         values = {name: parameters[name] for name in self._terms}
         given = self._given(parameters)
+        b = self._right_hand_side(parameters, given)
+        solver = self._solver_for(values)
+        u = _LinearSolve.apply(b, self, solver, *values.values()) + self._at_given(given)
+        return self._sides(u)
+
+    def residual(
+        self, parameters: Mapping[str, torch.Tensor], u_3d: torch.Tensor, u_1d: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return A u - b of both sides, for any fields: what a physics loss makes small.
+
+        No system is solved. At given dofs the fields are replaced by the given values, and the
+        residual is zero.
+
+        Args:
+            parameters: As for the solve.
+            u_3d: Tissue dofs, shape (n_3,).
+            u_1d: Network dofs, shape (n_1,).
+
+        Raises:
+            ValueError: As the solve, or if the fields do not have these shapes in float64.
+        """
+        self._check(parameters)
+        shapes = (self.system.num_tissue,), (len(self._load) - self.system.num_tissue,)
+        got = tuple(u_3d.shape), tuple(u_1d.shape)
+        if got != shapes or {u_3d.dtype, u_1d.dtype} != {torch.float64}:
+            raise ValueError(
+                f"got fields of shapes {got} in {u_3d.dtype} and {u_1d.dtype}; wanted {shapes} in "
+                "torch.float64. Convert them: field.double()."
+            )
+        u = self._is_free * torch.cat([u_3d, u_1d])
+        residual = self._is_free * self._fixed(u)
+        residual = residual - self._right_hand_side(parameters, self._given(parameters))
+        for name, term in self._terms.items():
+            residual = residual + term.spread(parameters[name][term.index] * term.P(u))
+        return self._sides(residual)
+
+    def _right_hand_side(
+        self, parameters: Mapping[str, torch.Tensor], given: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loads minus what given values contribute, zero at given dofs."""
         b = self._load - self._lifting(given)
         for name, term in self._loads.items():
             b = b + term.spread(parameters[name][term.index])
         for name, term in self._terms.items():
-            b = b - term.spread(values[name][term.index] * term.P_given(given))
-        solver = self._solver_for(values)
-        u = _LinearSolve.apply(b, self, solver, *values.values()) + self._at_given(given)
-        u_3d, u_1d = u.split([self.system.num_tissue, len(u) - self.system.num_tissue])
-        return u_3d, u_1d
+            b = b - term.spread(parameters[name][term.index] * term.P_given(given))
+        return b
+
+    @cached_property
+    def _fixed(self) -> _Map:
+        """A_fixed, given dofs eliminated."""
+        fixed = self.system.fixed
+        jump = sparse.hstack([-fixed.Pi, fixed.N]).tocsr()
+        exchange = jump.T @ sparse.diags_array(fixed.weights * fixed.beta) @ jump
+        return _map((sparse.block_diag([fixed.A_0, fixed.A_11]) + exchange).tocsr())
+
+    def _sides(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        n_3 = self.system.num_tissue
+        return u[:n_3], u[n_3:]
 
     def _given(self, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
         values = torch.tensor(self.system.given_values)
