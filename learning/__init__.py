@@ -3,6 +3,8 @@
 from learning.benchmark.recommendation import Recommendation, recommend
 from learning.benchmark.regimes import REGIMES
 from learning.benchmark.run import run_benchmark
+from learning.estimation.differentiable import DifferentiableSolve
+from learning.estimation.expressions import cell_values
 from learning.evaluation.measures import evaluate, evaluate_epochs, sine_profile
 from learning.krylov.conjugate_gradients import cg, flexible_cg
 from learning.krylov.fgmres import KrylovResult, Status, fgmres, krylov_sines
@@ -35,6 +37,7 @@ __all__ = [
     "REGIMES",
     "STAGES",
     "Dataset",
+    "DifferentiableSolve",
     "FastDiagonalisation",
     "GeometricMultigrid",
     "Identity",
@@ -56,6 +59,7 @@ __all__ = [
     "UNet",
     "UNetPreconditioner",
     "batch_systems",
+    "cell_values",
     "cg",
     "energy_loss",
     "evaluate",

@@ -7,6 +7,7 @@ from .fem.averaging import Stencil as Stencil
 from .fem.boundary import Dirichlet as Dirichlet
 from .fem.boundary import Neumann as Neumann
 from .fem.boundary import Robin as Robin
+from .fem.expressions import CellExpression as CellExpression
 from .fem.forms import Coefficients as Coefficients
 from .fem.grid import Grid as Grid
 from .fem.meshes import Network as Network
@@ -51,6 +52,8 @@ from .networks.oxygen import IntravascularResistance as IntravascularResistance
 from .networks.scaling import Scaling as Scaling
 from .networks.skeletons import from_skeleton as from_skeleton
 from .networks.viscosity import relative_viscosity as relative_viscosity
+from .parametrisation import ParametrisedSystem as ParametrisedSystem
+from .parametrisation import parametrise as parametrise
 from .reduction import ReducedSystem as ReducedSystem
 from .reduction import load_reduced as load_reduced
 from .reduction import reduce as reduce

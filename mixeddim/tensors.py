@@ -37,6 +37,7 @@ from mixeddim.algebra.triangular import NO_FACTORS, Factors, factors_of, factors
 from mixeddim.atomic import replacing
 from mixeddim.fem.grid import Grid
 from mixeddim.memory import MemoryClaimError, check_claim, free_memory
+from mixeddim.parametrisation import ParametrisedSystem, Term
 from mixeddim.processes import ALONE, Processes
 from mixeddim.reduction import ReducedSystem
 
@@ -53,10 +54,12 @@ __all__ = [
     "Interpolation",
     "MemoryClaimError",
     "Ownership",
+    "ParametrisedSystem",
     "Processes",
     "ReducedSystem",
     "ReducedTensors",
     "SymmetricProduct",
+    "Term",
     "TissueMatrix",
     "ToTissue",
     "bound_error",
