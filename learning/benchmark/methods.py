@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import torch
@@ -199,9 +199,9 @@ def _on_box(preconditioner: Preconditioner, label: str, dense_on: tuple[str, ...
     )
 
 
-def _geometric(degree: int, label: str) -> Method:
+def _geometric(label: str, **options: Any) -> Method:
     """Return geometric multigrid in the precision of the learned one."""
-    return _on_box(GeometricMultigrid(degree=degree, dtype=torch.float32), label, ("cuda",))
+    return _on_box(GeometricMultigrid(dtype=torch.float32, **options), label, ("cuda",))
 
 
 _LEARNED: Final = {"unet": ("unet-dynamic", "U-Net"), "multigrid": ("multigrid", "learned MG")}
@@ -227,8 +227,13 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         "smoothed_aggregation": Method(
             lambda _: SmoothedAggregation(), "smoothed aggregation", package="pyamg"
         ),
-        "geometric": _geometric(1, "geometric MG"),
-        "geometric_2": _geometric(2, "geometric MG, 2"),
+        "geometric": _geometric("geometric MG"),
+        "geometric_2": _geometric("geometric MG, 2", degree=2),
+        "geometric_3": _geometric("geometric MG, 3", degree=3),
+        "geometric_fourth_kind": _geometric(
+            "geometric MG, 4th kind", degree=3, polynomial="fourth_kind"
+        ),
+        "geometric_factors": _geometric("geometric MG, factors", smoother="cholesky"),
         "fast_diagonalisation": _on_box(FastDiagonalisation(), "fast diag."),
         "fast_diagonalisation_woodbury": _on_box(
             FastDiagonalisation(corrects_coupling=True), "fast diag., Woodbury", ("cpu", "cuda")

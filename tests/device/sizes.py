@@ -13,6 +13,7 @@ METHODS = (
     "multigrid",
     "geometric",
     "geometric_2",
+    "geometric_3",
     "fast_diagonalisation",
     "fast_diagonalisation_woodbury",
     "jacobi",
