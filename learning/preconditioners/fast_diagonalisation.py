@@ -33,10 +33,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigh_tridiagonal
 
+from learning.preconditioners.woodbury import woodbury
 from learning.systems.operators import SystemBatch, grids_of
-from mixeddim.tensors import Grid, ReducedSystem, sparse_csr
+from learning.systems.tissue import kept
+from mixeddim.tensors import Grid, ReducedSystem
 
-__all__ = ["FastDiagonalisation"]
+__all__ = ["BoxInverse", "FastDiagonalisation"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,11 @@ class FastDiagonalisation:
             ValueError: If the systems do not live on structured boxes of one shape and size, with
                 Dirichlet conditions on the same sides.
         """
-        parts = [_parts(system) for system in systems]
+        if len(systems) == 1:
+            tissues = [kept(batch.kept, "fast diagonalisation", lambda: _tissue(systems[0]))]
+        else:
+            tissues = [_tissue(system) for system in systems]
+        parts = [_parts(*pair) for pair in zip(tissues, systems, strict=True)]
         axes = {part.axes for part in parts}
         if len(axes) > 1:
             raise ValueError(
@@ -78,9 +84,9 @@ class FastDiagonalisation:
                 f"first and the last are fixed) along each axis are {sorted(axes)}; wanted one "
                 "kind in a batch. Batch each on its own."
             )
-        inverse = _BoxInverse.of(parts, grids_of(systems)[0], batch)
+        inverse = BoxInverse.of(parts, grids_of(systems)[0], batch)
         identity_part = torch.tensor(np.stack([part.fixed_inverse for part in parts])).to(batch.g)
-        correct = _woodbury(inverse, systems, batch) if self.corrects_coupling else None
+        correct = woodbury(inverse, systems, batch) if self.corrects_coupling else None
 
         def apply(r: torch.Tensor) -> torch.Tensor:
             rest = r if correct is None else r - correct(inverse.apply(r))
@@ -93,6 +99,25 @@ class FastDiagonalisation:
 
 type _Axis = tuple[int, float, bool, bool]
 """Number of nodes, their distance, and whether the first and the last have Dirichlet values."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Tissue:
+    """What is read off K and M.
+
+    Attributes:
+        axes: The axes of the box.
+        eigenvalues: Those of diffusion and reaction on its modes, shape (f_x, f_y, f_z).
+        scaling: As in `_Parts`.
+        is_fixed: Where a Dirichlet value is given, shape (n_3,).
+        volume: Of the box, without what belongs to fixed nodes.
+    """
+
+    axes: tuple[_Axis, ...]
+    eigenvalues: NDArray[np.float64]
+    scaling: NDArray[np.float64]
+    is_fixed: NDArray[np.bool_]
+    volume: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +137,7 @@ class _Parts:
     fixed_inverse: NDArray[np.float64]
 
 
-def _parts(system: ReducedSystem) -> _Parts:
+def _tissue(system: ReducedSystem) -> _Tissue:
     [grid], K = grids_of([system]), system.K
     diagonal = K.diagonal()
     is_fixed = np.add.reduceat(np.abs(K.data), K.indptr[:-1]) == diagonal
@@ -140,10 +165,16 @@ def _parts(system: ReducedSystem) -> _Parts:
     reaction = (system.M.diagonal() @ scaling**2) / (share * np.prod(lumped))
     symbols = _trilinear_symbols if is_trilinear else _linear_symbols
     eigenvalues = symbols(axes, k, max(added, 0.0) + reaction)
+    return _Tissue(axes, eigenvalues, scaling, is_fixed, float(volume))
+
+
+def _parts(tissue: _Tissue, system: ReducedSystem) -> _Parts:
+    scaling = tissue.scaling
     # Without reaction and Dirichlet conditions only the network holds the constants.
-    eigenvalues = np.maximum(eigenvalues, 1e-3 * (scaling @ (system.S @ scaling)) / volume)
-    fixed_inverse = np.where(is_fixed, 1.0 / system.diagonal_33, 0.0)
-    return _Parts(axes, eigenvalues, scaling, fixed_inverse)
+    least = 1e-3 * (scaling @ (system.S @ scaling)) / tissue.volume
+    eigenvalues = np.maximum(tissue.eigenvalues, least)
+    fixed_inverse = np.where(tissue.is_fixed, 1.0 / system.diagonal_33, 0.0)
+    return _Parts(tissue.axes, eigenvalues, scaling, fixed_inverse)
 
 
 def _mean_diffusion(
@@ -304,7 +335,7 @@ def _linear_symbols(
 
 
 @dataclass(frozen=True, eq=False)
-class _BoxInverse:
+class BoxInverse:
     """D^(-1/2) F⁻¹ D^(-1/2) for a batch, on its device.
 
     Attributes:
@@ -322,7 +353,7 @@ class _BoxInverse:
     dof_of_node: torch.Tensor
 
     @classmethod
-    def of(cls, parts: Sequence[_Parts], grid: Grid, batch: SystemBatch) -> _BoxInverse:
+    def of(cls, parts: Sequence[_Parts], grid: Grid, batch: SystemBatch) -> BoxInverse:
         node_of_dof = torch.tensor(grid.node_of_dof, device=batch.g.device)
         return cls(
             tuple(torch.tensor(_eigenvectors(axis)[1]).to(batch.g) for axis in parts[0].axes),
@@ -332,10 +363,10 @@ class _BoxInverse:
             torch.argsort(node_of_dof),
         )
 
-    def of_system(self, i: int) -> _BoxInverse:
+    def of_system(self, i: int) -> BoxInverse:
         """Return the inverse of one system, for any number of vectors."""
         inverse, scaling = self.inverse[i : i + 1], self.scaling[i : i + 1]
-        return _BoxInverse(self.Q, inverse, scaling, self.node_of_dof, self.dof_of_node)
+        return BoxInverse(self.Q, inverse, scaling, self.node_of_dof, self.dof_of_node)
 
     def apply(self, r: torch.Tensor) -> torch.Tensor:
         """Map (batch, n_3) to the same shape; for one system, (any number, n_3)."""
@@ -352,58 +383,3 @@ def _along_axes(
     """Multiply (batch, x, y, z) along x and y from the left, along z from the right."""
     x = A_y @ (x @ A_z)
     return (A_x @ x.flatten(2)).unflatten(2, x.shape[2:])
-
-
-# --- The coupling -----------------------------------------------------------------------------
-
-# Values to invert at once: what fits into a cache, or keeps an accelerator busy in little memory.
-_CHUNK_CPU, _CHUNK_OTHER = 2**16, 2**25
-
-
-def _woodbury(
-    inverse: _BoxInverse, systems: Sequence[ReducedSystem], batch: SystemBatch
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return y -> Π' T Π y, with which F⁻¹ - F⁻¹ Π' T Π F⁻¹ is the inverse of F + Π' C Π.
-
-    C = W B - W B N A_11⁻¹ N' W B = E X E with E = (W B)^(1/2) and X = I - E N A_11⁻¹ N' E, and with
-    the factors X = L L' and G = Π F⁻¹ Π', T = E L (I + L' E G E L)⁻¹ L' E.
-    """
-    most = max(len(system.weights) for system in systems)
-    T = batch.g.new_zeros(len(systems), most, most)
-    padded = []
-    for i, system in enumerate(systems):
-        size = len(system.weights)
-        T[i, :size, :size] = _capacitance(inverse.of_system(i), system).to(batch.g)
-        Pi = system.Pi.sorted_indices()
-        Pi.resize(most, Pi.shape[1])
-        padded.append(Pi)
-    averaging = sparse.block_diag(padded, format="csr")
-    Pi = sparse_csr(averaging, batch.g.dtype, batch.g.device)
-    Pi_T = sparse_csr(averaging.T.tocsr(), batch.g.dtype, batch.g.device)
-
-    def apply(y: torch.Tensor) -> torch.Tensor:
-        means = (Pi @ y.reshape(-1, 1)).reshape(len(T), -1, 1)
-        return (Pi_T @ (T @ means).reshape(-1, 1)).reshape(y.shape)
-
-    return apply
-
-
-def _capacitance(inverse: _BoxInverse, system: ReducedSystem) -> torch.Tensor:
-    """Return T of one system, shape (num_points, num_points); see `_woodbury`."""
-    like = inverse.scaling
-    E = torch.tensor(np.sqrt(system.weights * system.beta)).to(like)
-    rows = torch.tensor(system.Pi.toarray()).to(like)
-    Pi = sparse_csr(system.Pi.sorted_indices(), like.dtype, like.device)
-    chunk = _CHUNK_CPU if like.device.type == "cpu" else _CHUNK_OTHER
-    chunks = rows.split(max(1, chunk // rows.shape[1]))
-    images = [Pi @ inverse.apply(rows).mT for rows in chunks]
-    G = E[:, None] * torch.cat(images, dim=1) * E
-    N, L_11 = (torch.tensor(A).to(like) for A in (system.N.toarray(), system.L_11))
-    network = torch.linalg.solve_triangular(L_11, (E[:, None] * N).mT, upper=False)
-    one = torch.eye(len(E), dtype=like.dtype, device=like.device)
-    # Singular where the network carries no Dirichlet value: kept definite by some rounding errors.
-    rounding = 100 * torch.finfo(like.dtype).eps
-    L = torch.linalg.cholesky((1.0 + rounding) * one - network.mT @ network)
-    inner = torch.linalg.cholesky(one + L.mT @ ((G + G.mT) / 2) @ L)
-    half = torch.linalg.solve_triangular(inner, (E[:, None] * L).mT, upper=False)
-    return half.mT @ half

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from learning.systems.sparse import (
     symmetric_on_host,
 )
 from learning.systems.stencils import StencilMatrix, stencils_of
+from learning.systems.tissue import kept, parts_of_tissue
 from mixeddim.tensors import (
     ALONE,
     MOST_FACTORED,
@@ -73,6 +74,7 @@ class SystemBatch:
         g: Right-hand sides, shape (batch, n_3).
         grid: Nodes of the structured box of the first system, or None.
         processes: Over which the tissue of the only system is distributed.
+        kept: What preconditioners made of the tissue (see `learning.systems.tissue`).
     """
 
     tissue: LinearMap
@@ -85,6 +87,7 @@ class SystemBatch:
     stencils: StencilMatrix | None = None
     factors_11: Factors | None = None
     multiply: LinearMap | None = None
+    kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def apply(self, v: torch.Tensor) -> torch.Tensor:
         """Return S v, differentiable in v to any order.
@@ -158,14 +161,16 @@ def batch_systems(
     like = torch.empty(len(systems), most, dtype=dtype, device=device)
     Pi, N = averaging_matrices(systems), network_bases(systems)
     solve_11, g = _network_solver(systems, like), np.stack([system.g for system in systems])
+    parts = parts_of_tissue(systems)
     stencils = factors = multiply = None
     if kernels.ARE_COMPILED and not like.is_cuda:
-        stencils = _stencils(systems)
+        stencils = _stencils(systems, parts)
     if stencils is None:
         tissue = _tissue(systems, like)
     else:
         grids = [system.grid for system in systems if system.grid is not None]
-        tissue = _on_grids(stencils, grids, dtype)
+        permuted = kept(parts, "orders", lambda: permutations(grids))
+        tissue = _on_grids(stencils, permuted, dtype)
         if Pi.shape[0] <= MOST_FACTORED * len(systems):
             factors = small_factors(network_blocks(systems))
             network = _AddExchange(rows_of(Pi, dtype), rows_of(N, dtype), factors)
@@ -180,6 +185,7 @@ def batch_systems(
         stencils=stencils,
         factors_11=factors,
         multiply=multiply,
+        kept=parts,
     )
 
 
@@ -211,20 +217,23 @@ def _tissue(systems: Sequence[ReducedSystem], like: torch.Tensor) -> LinearMap:
     return partial(multiply, sparse_csr(blocks, like.dtype, like.device))
 
 
-def _stencils(systems: Sequence[ReducedSystem]) -> StencilMatrix | None:
+def _stencils(systems: Sequence[ReducedSystem], parts: dict[Hashable, Any]) -> StencilMatrix | None:
     """Return A_0 as stencils, or None where systems do not live on boxes of one shape."""
     grids = [system.grid for system in systems if system.grid is not None]
     if len(grids) < len(systems) or len({grid.shape for grid in grids}) > 1:
         return None
-    return stencils_of([system.A_0 for system in systems], grids)
+    make = lambda: stencils_of([system.A_0 for system in systems], grids)  # noqa: E731
+    return kept(parts, "stencils", make)
 
 
-def _on_grids(stencils: StencilMatrix, grids: Sequence[Grid], dtype: torch.dtype) -> LinearMap:
+def _on_grids(
+    stencils: StencilMatrix, orders: tuple[NDArray[np.uint32], ...], dtype: torch.dtype
+) -> LinearMap:
     """Return A_0 as a map of vectors in dof order, by stencils."""
     matrix = stencils.to(torch.empty(0, dtype=dtype)).arrays
-    node_of_dof, dof_of_node = permutations(grids)
+    node_of_dof, dof_of_node = orders
     x, y = (np.empty(node_of_dof.shape, dtype=matrix[0].dtype) for _ in range(2))
-    ones = np.ones(len(grids))
+    ones = np.ones(len(node_of_dof))
 
     def multiply(v: torch.Tensor) -> torch.Tensor:
         product = torch.empty_like(v)
@@ -258,11 +267,11 @@ def permutations(grids: Sequence[Grid]) -> tuple[NDArray[np.uint32], NDArray[np.
     return node_of_dof, dof_of_node
 
 
-def orders(grids: Sequence[Grid], device: torch.device) -> tuple[LinearMap, LinearMap]:
+def orders(
+    permutations: tuple[NDArray[np.uint32], ...], device: torch.device
+) -> tuple[LinearMap, LinearMap]:
     """Return the maps from dof order to grid order and back, of (batch, n)."""
-    node, dof = (
-        torch.tensor(order.astype(np.int64), device=device) for order in permutations(grids)
-    )
+    node, dof = (torch.tensor(order.astype(np.int64), device=device) for order in permutations)
     return lambda v: v.gather(1, dof), lambda v: v.gather(1, node)
 
 

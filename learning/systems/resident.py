@@ -21,6 +21,7 @@ from learning.systems.operators import (
 )
 from learning.systems.padded import PaddedMap, padded_map
 from learning.systems.sparse import dense_blocks
+from learning.systems.tissue import share_tissue
 from mixeddim.tensors import Grid, ReducedSystem
 
 __all__ = ["ResidentSystems"]
@@ -98,14 +99,6 @@ class ResidentSystems:
             g=self.g[index],
             grid=self.grid,
         )
-
-
-def share_tissue(systems: Sequence[ReducedSystem]) -> bool:
-    """Return whether systems hold the very same K, M and grid, as those of many data sets do."""
-    first = systems[0]
-    return first.grid is not None and all(
-        s.K is first.K and s.M is first.M and s.grid is first.grid for s in systems
-    )
 
 
 def resident_bytes(systems: Sequence[ReducedSystem]) -> float:

@@ -21,7 +21,8 @@ from learning.preconditioners.architectures import preconditioner_of
 from learning.preconditioners.unet import Geometry, UNetPreconditioner
 from learning.problems.data import Dataset, right_hand_side
 from learning.systems.operators import SystemBatch, batch_systems
-from learning.systems.resident import ResidentSystems, resident_bytes, share_tissue
+from learning.systems.resident import ResidentSystems, resident_bytes
+from learning.systems.tissue import share_tissue
 from learning.training.losses import KRYLOV_LOSSES, residual_loss
 from learning.training.stages import Stage
 from mixeddim.tensors import ReducedSystem, free_memory

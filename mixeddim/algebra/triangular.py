@@ -72,10 +72,9 @@ def factors_solver(factors: SuperLU) -> Callable[[Array], Array]:
 
     def solve(b: Array) -> Array:
         if b.ndim == 2:
-            columns = np.empty(b.shape)
-            for k, column in enumerate(b.T):
-                columns[:, k] = solve(column)
-            return columns
+            y, x = np.empty(b.shape), np.empty(b.shape)
+            substitute_in_columns(parts, np.ascontiguousarray(b), y, x)
+            return x
         y, x = np.empty(len(b)), np.empty(len(b))
         substitute(parts, b, y, x)
         return x
@@ -103,3 +102,29 @@ def substitute(factors: Factors, b: Array, y: Array, x: Array) -> None:
             y[U_rows[entry]] -= U[entry] * value
     for i in range(n):
         x[i] = E[i] * y[perm_c[i]]
+
+
+@_compiled
+def substitute_in_columns(factors: Factors, b: Array, y: Array, x: Array) -> None:
+    """Do the same for all columns of (n, k) together."""
+    E, perm_r, perm_c, L_starts, L_rows, L, U_starts, U_rows, U = factors
+    n, num_columns = b.shape
+    for i in range(n):
+        for k in range(num_columns):
+            y[perm_r[i], k] = E[i] * b[i, k]
+    for j in range(n):
+        for entry in range(L_starts[j] + 1, L_starts[j + 1]):
+            row, value = L_rows[entry], L[entry]
+            for k in range(num_columns):
+                y[row, k] -= value * y[j, k]
+    for j in range(n - 1, -1, -1):
+        last = U_starts[j + 1] - 1
+        for k in range(num_columns):
+            y[j, k] /= U[last]
+        for entry in range(U_starts[j], last):
+            row, value = U_rows[entry], U[entry]
+            for k in range(num_columns):
+                y[row, k] -= value * y[j, k]
+    for i in range(n):
+        for k in range(num_columns):
+            x[i, k] = E[i] * y[perm_c[i], k]

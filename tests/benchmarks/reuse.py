@@ -2,10 +2,13 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/reuse.py assembly 40
     OMP_NUM_THREADS=1 python tests/benchmarks/reuse.py solves 20
+    OMP_NUM_THREADS=1 python tests/benchmarks/reuse.py networks 40
 
 The first compares `md.assemble` with `with_network` and `with_coefficients`, each followed by
 `md.reduce`. The second compares a solve with its own set-up, with one that was kept, and as one of
-32 right-hand sides in a block. The problem has 40 nodes and a k_3d(x) of contrast 100.
+32 right-hand sides in a block. The third solves for 50 networks in one tissue, with a set-up of its
+own for each, and with the part of the tissue shared. GAMG has no part of the network where it
+coarsens A_0 alone, once for all. The problem has 40 nodes and a k_3d(x) of contrast 100.
 """
 
 import mixeddim._fenics
@@ -21,6 +24,7 @@ import ufl
 
 import learning
 import mixeddim as md
+from learning.systems.tissue import _TISSUES
 
 NUM_ROUNDS = 5
 NUM_RIGHT_HAND_SIDES = 32
@@ -29,6 +33,7 @@ PRECONDITIONERS = {
     "multigrid, degree 2": learning.GeometricMultigrid(degree=2),
     "learned multigrid": learning.load_pretrained("multigrid"),
 }
+NUM_NETWORKS = 50
 
 
 def k_3d(x: ufl.SpatialCoordinate) -> ufl.core.expr.Expr:
@@ -103,12 +108,74 @@ def compare_solves(num_cells: int) -> None:
             print(f"{label:<38} {alone:>8.1f} {kept:>8.1f} {part:>8.1f}", flush=True)
 
 
+class KeptGAMG:
+    """PETSc's GAMG of A_0, coarsened once for all networks."""
+
+    is_linear = is_symmetric = True
+
+    def __init__(self) -> None:
+        self.kept: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def setup(
+        self, systems: Sequence[md.ReducedSystem], batch: learning.SystemBatch
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        if self.kept is None:
+            alone = replace(systems[0], beta=0.0 * systems[0].beta)
+            self.kept = learning.PetscPreconditioner("gamg").setup([alone], batch)
+        return self.kept
+
+
+def compare_networks(num_cells: int, permeability: float) -> None:
+    """Print, for each method, a solve per network: set-up anew, set-up shared, and iterations."""
+    box = md.create_box(num_cells)
+    first, *others = networks(box, NUM_NETWORKS)
+    coefficients = md.Coefficients(k_3d=k_3d, sigma_3d=1.0, permeability=permeability)
+    system = md.assemble(box, first, coefficients)
+    systems = [md.reduce(s) for s in (system, *map(system.with_network, others))]
+    kept_gamg = KeptGAMG()
+    single = torch.float32
+    methods = {
+        "fast diagonalisation": (learning.FastDiagonalisation(),) * 2,
+        "multigrid, degree 1": (learning.GeometricMultigrid(dtype=single),) * 2,
+        "multigrid, degree 3": (learning.GeometricMultigrid(degree=3, dtype=single),) * 2,
+        "multigrid, fourth kind 3": (
+            learning.GeometricMultigrid(degree=3, dtype=single, polynomial="fourth_kind"),
+        )
+        * 2,
+        "PETSc's GAMG": (learning.PetscPreconditioner("gamg"), kept_gamg),
+        "learned multigrid": (learning.load_pretrained("multigrid"),) * 2,
+    }
+    times: dict[str, list[list[float]]] = {name: [] for name in methods}
+    for reduced in systems:
+        for name, (anew, shared) in methods.items():
+            row = []
+            # Without the tissue's part, which the second of both finds.
+            _TISSUES.clear()
+            for M in (anew, shared):
+                start = time.process_time()
+                result = learning.solve(reduced, M, check=False)
+                row.append(1e3 * (time.process_time() - start))
+                assert result.converged
+            times[name].append([*row, result.iterations])
+    print(f"{NUM_NETWORKS} networks, permeability {permeability:g}, ms per network")
+    print(f"{'':<26} set-up anew   shared   iterations   shared, learned / this")
+    found = {name: np.median(rows[1:], axis=0) for name, rows in times.items()}
+    learned = found["learned multigrid"][1]
+    for name, (anew_ms, shared_ms, iterations) in found.items():
+        ratio = learned / shared_ms
+        print(f"{name:<26} {anew_ms:>8.1f} {shared_ms:>11.1f} {iterations:>9.0f} {ratio:>15.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a set-up that is paid once saves.")
-    parser.add_argument("what", choices=["assembly", "solves"])
+    parser.add_argument("what", choices=["assembly", "solves", "networks"])
     parser.add_argument("num_cells", type=int)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.what == "networks":
+        for permeability in (1.0, 1e3):
+            compare_networks(args.num_cells, permeability)
+        return
     compare = {"assembly": compare_assembly, "solves": compare_solves}[args.what]
     compare(args.num_cells)
 

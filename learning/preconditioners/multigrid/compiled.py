@@ -1,6 +1,6 @@
 """The V-cycle in compiled loops, for a batch of systems with small networks on a CPU.
 
-It does what `geometric.v_cycle` does, in the arrays of each level and without new ones.
+It does what `cycle.v_cycle` does, in the arrays of each level and without new ones.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class CompiledLevel:
 def compiled_cycle(
     levels: Sequence[CompiledLevel], solve_coarsest: LinearMap, r: Array, depth: int = 0
 ) -> Array:
-    """Return M r: smooth, correct from the next grid, smooth again (see `geometric.v_cycle`).
+    """Return M r: smooth, correct from the next grid, smooth again (see `cycle.v_cycle`).
 
     The result is an array of the level, which the next call overwrites.
     """

@@ -25,17 +25,14 @@ from scipy import sparse
 from learning import kernels
 from learning.preconditioners.multigrid.cholesky import InTurn, incomplete_cholesky
 from learning.preconditioners.multigrid.compiled import CompiledLevel, compiled_cycle
+from learning.preconditioners.multigrid.cycle import v_cycle
 from learning.preconditioners.multigrid.exchange import AtFewPoints, Exchange, exchange_of
-from learning.preconditioners.multigrid.grids import GridInBoxes, GridOperator, WholeGrid, finest
+from learning.preconditioners.multigrid.grids import GridInBoxes, GridOperator, WholeGrid
 from learning.preconditioners.multigrid.near_kernel import NearKernel
 from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.preconditioners.multigrid.smoothers import LUMPED, RELAXATION, Polynomial, l1_jacobi
-from learning.preconditioners.multigrid.transfer import (
-    Axes,
-    coarsened,
-    mean_diffusion,
-    nodes_along_axes,
-)
+from learning.preconditioners.multigrid.tissue import tissue_grids
+from learning.preconditioners.multigrid.transfer import Axes, nodes_along_axes
 from learning.systems.operators import (
     SystemBatch,
     averaging_matrices,
@@ -44,6 +41,7 @@ from learning.systems.operators import (
     permutations,
 )
 from learning.systems.sparse import LinearMap, SparseMap, distributed_map, norm
+from learning.systems.tissue import kept
 from mixeddim.tensors import (
     ALONE,
     Grid,
@@ -61,7 +59,6 @@ __all__ = [
     "Smoother",
     "cholesky",
     "create_hierarchy",
-    "v_cycle",
 ]
 
 Smoother = Literal["low_rank", "l1_jacobi", "cholesky"]
@@ -317,7 +314,7 @@ class Hierarchy:
         return levels
 
     def _in_arrays(self, levels: Sequence[CompiledLevel]) -> LinearMap:
-        node_of_dof, dof_of_node = permutations(self.grids)
+        node_of_dof, dof_of_node = _permutations(self.batch, self.grids)
         on_grid = np.empty(node_of_dof.shape, torch.empty(0, dtype=self.dtype).numpy().dtype)
 
         def multiply(r: torch.Tensor) -> torch.Tensor:
@@ -344,34 +341,6 @@ class Hierarchy:
         return apply
 
 
-def v_cycle(
-    hierarchy: Hierarchy, smoothers: Sequence[LinearMap], r: torch.Tensor, depth: int = 0
-) -> torch.Tensor:
-    """Return M r: smooth, correct from the next grid, smooth again.
-
-    A small next grid is visited twice, which costs hardly anything (a W-cycle there). Symmetric
-    positive definite where each smoother converges by itself and is symmetric, or has its transpose
-    as attribute T.
-
-    Args:
-        hierarchy: The levels.
-        smoothers: One for each level.
-        r: Residuals, shape (batch, n) of the level.
-        depth: The level to start from.
-    """
-    if depth == len(hierarchy.levels):
-        return hierarchy.solve_coarsest(r)
-    level, smooth = hierarchy.levels[depth], smoothers[depth]
-    x = smooth(r)
-    coarse_residual = level.prolong.T(r - level.apply(x))
-    correction = v_cycle(hierarchy, smoothers, coarse_residual, depth + 1)
-    if level.visits_next_twice:
-        left = coarse_residual - hierarchy.levels[depth + 1].apply(correction)
-        correction = correction + v_cycle(hierarchy, smoothers, left, depth + 1)
-    x = x + level.prolong(correction)
-    return x + getattr(smooth, "T", smooth)(r - level.apply(x))
-
-
 # --- The set-up -------------------------------------------------------------------------------
 
 
@@ -381,9 +350,8 @@ def create_hierarchy(
     dtype: torch.dtype,
     *,
     is_uniform: bool = False,
-    diffusion: NDArray[np.float64] | None = None,
 ) -> Hierarchy:
-    """Build the Galerkin operators of all grids.
+    """Build the Galerkin operators of all grids, with those of the tissue that are known already.
 
     Args:
         systems: On structured boxes of one shape.
@@ -391,61 +359,51 @@ def create_hierarchy(
         dtype: Of the vectors in the cycle.
         is_uniform: Whether to coarsen along all axes, however weakly some couple: for smoothers
             that work along fibres.
-        diffusion: In the mean along the axes, shape (batch, 3, 3), where that is known already.
 
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
     """
-    grids = grids_of(systems)
-    like = batch.g.to(dtype)
-    operator: GridOperator = finest(systems, grids, batch)
-    Pi, row_sums = averaging_matrices(systems), operator.row_sums
+    tissue = tissue_grids(systems, batch, dtype, MOST_COARSE_NODES, is_uniform=is_uniform)
+    grids, like, operator = grids_of(systems), batch.g.to(dtype), tissue.finest
+    Pi = averaging_matrices(systems)
     to_grid: LinearMap = _identity
     to_dofs: LinearMap = _identity
     if not isinstance(operator, GridInBoxes):
         Pi = _on_grids(Pi, grids)
-        to_grid, to_dofs = orders(grids, like.device)
+        to_grid, to_dofs = orders(_permutations(batch, grids), like.device)
     elif operator.is_to_gather:
         to_whole = operator.to_whole()
-        operator, Pi = operator.gathered(), Pi @ to_whole
+        Pi = Pi @ to_whole
         to_dofs = distributed_map(to_whole, like)
         to_grid = distributed_map(to_whole, batch.g).T
         like = like.new_empty(1, to_whole.shape[1])
     exchange = exchange_of(Pi, NetworkResponse.of(systems, batch), like)
 
     levels: list[Level] = []
-    if diffusion is None:
-        pairs = zip(systems, grids, strict=True)
-        diffusion = np.stack([mean_diffusion(system.K, grid) for system, grid in pairs])
-    coupling = np.maximum(np.diagonal(diffusion, axis1=1, axis2=2), 0.0)
-    while np.prod([len(x) for x in operator.axes]) > MOST_COARSE_NODES:
-        axes = coarsened(operator.axes, None if is_uniform else coupling)
-        P, prolong, coarser = operator.coarse(axes, like)
-        num_coarse = int(np.prod([len(x) for x in axes]))
+    for level in tissue.levels:
+        num_fine, num_coarse = (
+            np.prod([len(x) for x in axes]) for axes in (level.operator.axes, level.next_axes)
+        )
         is_small = MOST_COARSE_NODES < num_coarse <= MOST_TWICE_NODES
-        num_fine = int(np.prod([len(x) for x in operator.axes]))
         levels.append(
             Level(
-                operator=operator,
-                next_axes=axes,
-                visits_next_twice=is_small and FEWER * num_coarse <= num_fine,
-                tissue=operator.matrix(like),
+                operator=level.operator,
+                next_axes=level.next_axes,
+                visits_next_twice=bool(is_small and FEWER * num_coarse <= num_fine),
+                tissue=level.operator.matrix(like),
                 exchange=exchange,
-                prolong=prolong,
-                like=like,
-                processes=batch.processes if isinstance(operator, GridInBoxes) else ALONE,
+                prolong=level.prolong,
+                like=exchange.like,
+                processes=batch.processes if isinstance(level.operator, GridInBoxes) else ALONE,
             )
         )
-        exchange = exchange.coarse(P)
-        operator, like = coarser, exchange.like
+        exchange = exchange.coarse(level.P)
     constants = None
     if dtype != batch.g.dtype:
-        constants = NearKernel.of(batch, row_sums)
-    assert isinstance(operator, WholeGrid)  # few nodes always are
-    A_0 = operator.matrix(torch.empty(0, dtype=torch.float64)).to_scipy()
+        constants = NearKernel.of(batch, operator.row_sums)
     try:
         with batch.processes.together():
-            solve_coarsest = exchange.inverse(A_0)
+            solve_coarsest = exchange.inverse(tissue.A_0)
     except ValueError as error:
         raise ValueError(
             f"got a system that is singular on its coarsest grid ({error}); wanted a positive "
@@ -461,6 +419,10 @@ def create_hierarchy(
         dtype=dtype,
         constants=constants,
     )
+
+
+def _permutations(batch: SystemBatch, grids: Sequence[Grid]) -> tuple[NDArray[np.uint32], ...]:
+    return kept(batch.kept, "orders", lambda: permutations(grids))
 
 
 def _identity(v: torch.Tensor) -> torch.Tensor:

@@ -32,8 +32,8 @@ from learning import kernels
 from learning.preconditioners.multigrid.cholesky import obliqueness_of
 from learning.preconditioners.multigrid.geometric import Level, cholesky, create_hierarchy
 from learning.preconditioners.multigrid.smoothers import RELAXATION, Polynomial
-from learning.preconditioners.multigrid.transfer import mean_diffusion
-from learning.systems.operators import SystemBatch, grids_of
+from learning.preconditioners.multigrid.tissue import diffusion_of
+from learning.systems.operators import SystemBatch
 from learning.systems.sparse import LinearMap
 from mixeddim.tensors import ReducedSystem, chebyshev_steps
 
@@ -107,15 +107,12 @@ class LearnedMultigrid:
             )
         if torch.is_grad_enabled() and parameter.requires_grad:
             batch.processes.refuse("training")
-        pairs = zip(systems, grids_of(systems), strict=True)
-        diffusion = np.stack([mean_diffusion(system.K, grid) for system, grid in pairs])
         is_on_host = batch.g.device.type == "cpu" and not self.model.training
-        if is_on_host and kernels.ARE_COMPILED and _are_oblique(diffusion, batch):
-            hierarchy = create_hierarchy(
-                systems, batch, parameter.dtype, is_uniform=True, diffusion=diffusion
-            )
+        is_compiled = is_on_host and kernels.ARE_COMPILED
+        if is_compiled and _are_oblique(diffusion_of(systems, batch), batch):
+            hierarchy = create_hierarchy(systems, batch, parameter.dtype, is_uniform=True)
             return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
-        hierarchy = create_hierarchy(systems, batch, parameter.dtype, diffusion=diffusion)
+        hierarchy = create_hierarchy(systems, batch, parameter.dtype)
         return hierarchy.preconditioner(
             [self._smoother(level, depth) for depth, level in enumerate(hierarchy.levels)]
         )

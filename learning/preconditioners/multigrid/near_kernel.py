@@ -13,6 +13,7 @@ Anal. 24:355; Tang, Nabben, Vuik & Erlangga 2009, J. Sci. Comput. 39:340, the fo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 from learning.systems.operators import SystemBatch
 from learning.systems.sparse import LinearMap, total
+from learning.systems.stencils import StencilMatrix
+from learning.systems.tissue import kept
 from mixeddim.tensors import Processes
 
 __all__ = ["NearKernel"]
@@ -53,10 +56,8 @@ class NearKernel:
         """
         if batch.stencils is not None:
             # What 1'A_0 1 is alone, without the exchange, may be enough.
-            entries = batch.stencils.stencils.flatten(2)[:, list(batch.stencils.offsets)]
-            tissue = 2.0 * entries.sum(dim=(1, 2)) - entries[:, 0].sum(dim=1)
-            size = torch.from_numpy(row_sums).reshape(len(entries), -1).sum(dim=1)
-            if (tissue >= NEARLY_SINGULAR * size).all():
+            share = partial(_share_of_constants, batch.stencils, row_sums)
+            if kept(batch.kept, "share of constants", share) >= NEARLY_SINGULAR:
                 return None
         image, processes = batch.apply(torch.ones_like(batch.g)), batch.processes
         energy = total(image.sum(dim=1), processes)[:, None]
@@ -77,3 +78,11 @@ class NearKernel:
             return x + constant - self.inverse * left
 
         return apply
+
+
+def _share_of_constants(A_0: StencilMatrix, row_sums: NDArray[np.float64]) -> float:
+    """Return the least 1'A_0 1 of a batch, in units of 1'|A_0|1."""
+    entries = A_0.stencils.flatten(2)[:, list(A_0.offsets)]
+    tissue = 2.0 * entries.sum(dim=(1, 2)) - entries[:, 0].sum(dim=1)
+    size = torch.from_numpy(row_sums).reshape(len(entries), -1).sum(dim=1)
+    return float((tissue / size).min())

@@ -1,0 +1,99 @@
+"""What is made of a tissue once, and kept for other networks in it and for later solves.
+
+K and M of many systems are often the same objects: those of one data set, those that
+`CoupledSystem.with_network` returns, those of time steps. Whatever depends on them alone (stencils,
+coarse grids, coefficients that were read off) is kept as long as they live, for the tissues that
+were used last. Values that were changed in place are noticed, and nothing is kept of them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+import numpy as np
+from scipy import sparse
+
+from mixeddim.tensors import ReducedSystem
+
+__all__ = ["kept", "parts_of_tissue", "share_tissue"]
+
+MOST_TISSUES: Final = 4
+"""So many are kept, those used last: each takes about as much memory as its K and M."""
+
+_AT_ONCE: Final = 256
+"""Entries of a matrix whose bits are added up, to see whether one was changed."""
+
+
+def parts_of_tissue(systems: Sequence[ReducedSystem]) -> dict[Hashable, Any]:
+    """Return what is kept of the tissue of one system on a box, by names; else nothing, anew.
+
+    A part is made of K, M and the grid alone. It is shared, so nobody may write to it, and it must
+    not hold K, M or the grid, which would then live for ever.
+    """
+    first = systems[0]
+    if len(systems) > 1 or first.processes.size > 1 or first.grid is None:
+        return {}
+    sources = first.K, first.M, first.grid
+    key, values = tuple(map(id, sources)), (_fingerprint(first.K), _fingerprint(first.M))
+    tissue = _TISSUES.get(key)
+    if tissue is None or tissue.values != values:
+
+        def forget(_: object) -> None:
+            _TISSUES.pop(key, None)
+
+        tissue = _Tissue(tuple(weakref.ref(source, forget) for source in sources), values)
+        _TISSUES[key] = tissue
+    _TISSUES.move_to_end(key)
+    while len(_TISSUES) > MOST_TISSUES:
+        _TISSUES.popitem(last=False)
+    return tissue.parts
+
+
+def kept[Part](parts: dict[Hashable, Any], name: Hashable, make: Callable[[], Part]) -> Part:
+    """Return the part of a name, which is made where there is none.
+
+    Args:
+        parts: What is kept.
+        name: Different for each function that makes one and its arguments.
+        make: Makes it.
+    """
+    if name not in parts:
+        parts[name] = make()
+    return cast(Part, parts[name])
+
+
+def share_tissue(systems: Sequence[ReducedSystem]) -> bool:
+    """Return whether systems hold the very same K, M and grid, as those of many data sets do."""
+    first = systems[0]
+    return first.grid is not None and all(
+        s.K is first.K and s.M is first.M and s.grid is first.grid for s in systems
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Tissue:
+    """What is kept of one tissue.
+
+    Attributes:
+        sources: K, M and the grid, held weakly.
+        values: A fingerprint of K and M.
+        parts: What was made of them.
+    """
+
+    sources: tuple[weakref.ref[Any], ...]
+    values: tuple[int, ...]
+    parts: dict[Hashable, Any] = field(default_factory=dict)
+
+
+_TISSUES: Final[OrderedDict[tuple[int, ...], _Tissue]] = OrderedDict()
+
+
+def _fingerprint(A: sparse.csr_array) -> int:
+    """Return a number that another value of any entry changes."""
+    bits = np.ascontiguousarray(A.data, dtype=np.float64).view(np.uint64)
+    sums = np.add.reduceat(bits, np.arange(0, len(bits), _AT_ONCE)) if len(bits) else bits
+    return hash((len(bits), sums.tobytes()))
