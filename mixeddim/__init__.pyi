@@ -42,6 +42,7 @@ from .networks.io import write_network as write_network
 from .networks.scaling import Scaling as Scaling
 from .networks.skeletons import from_skeleton as from_skeleton
 from .networks.viscosity import relative_viscosity as relative_viscosity
+from .networks.wall_resistance import tabulated_resistance as tabulated_resistance
 from .reduction import ReducedSystem as ReducedSystem
 from .reduction import load_reduced as load_reduced
 from .reduction import reduce as reduce
