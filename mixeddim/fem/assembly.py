@@ -36,7 +36,14 @@ from mixeddim.fem.coupling import Coupling, couple
 from mixeddim.fem.forms import Coefficient, Coefficients
 from mixeddim.fem.grid import Grid
 from mixeddim.fem.meshes import Network, StructuredBox
-from mixeddim.fem.sides import Side, assemble_network, assemble_tissue, reassemble
+from mixeddim.fem.sides import (
+    Side,
+    assemble_network,
+    assemble_tissue,
+    drop_columns,
+    eliminate,
+    reassemble,
+)
 from mixeddim.networks.graphs import check_inlets
 from mixeddim.processes import Processes
 
@@ -92,12 +99,12 @@ class CoupledSystem(Blocks):
     @cached_property
     def K(self) -> sparse.csr_array:
         """Stiffness (and Robin) matrix of the tissue."""
-        return self._scaled(_eliminate(self.side_3d.K + self.side_3d.R, self.side_3d))
+        return self._scaled(eliminate(self.side_3d.K + self.side_3d.R, self.side_3d))
 
     @cached_property
     def M(self) -> sparse.csr_array:
         """Reaction matrix of the tissue."""
-        return self._scaled(_eliminate(self.side_3d.M, self.side_3d, diagonal=0.0))
+        return self._scaled(eliminate(self.side_3d.M, self.side_3d, diagonal=0.0))
 
     def _scaled(self, tissue: sparse.csr_array) -> sparse.csr_array:
         """Return a matrix of the tissue's equations, which are divided by s."""
@@ -108,12 +115,12 @@ class CoupledSystem(Blocks):
     def K_1d(self) -> sparse.csr_array:
         """Stiffness (and reaction and Robin) matrix of the network."""
         side = self.side_1d
-        return _eliminate(side.K + side.M + side.R, side)
+        return eliminate(side.K + side.M + side.R, side)
 
     @cached_property
     def Pi(self) -> sparse.csr_array:
         """Averaging matrix, with the columns of Dirichlet dofs zero."""
-        Pi, s = _drop_columns(self.coupling.Pi, self.side_3d.is_free), self.coupling.partition
+        Pi, s = drop_columns(self.coupling.Pi, self.side_3d.is_free), self.coupling.partition
         if s == 1:
             return Pi
         return (sparse.diags_array(np.full(Pi.shape[0], 1.0 / s)) @ Pi).tocsr()
@@ -121,7 +128,7 @@ class CoupledSystem(Blocks):
     @cached_property
     def N(self) -> sparse.csr_array:
         """Network basis at the quadrature points, with the columns of Dirichlet dofs zero."""
-        return _drop_columns(self.coupling.N, self.side_1d.is_free)
+        return drop_columns(self.coupling.N, self.side_1d.is_free)
 
     @cached_property
     def W(self) -> sparse.dia_array:
@@ -130,13 +137,25 @@ class CoupledSystem(Blocks):
 
     @cached_property
     def B(self) -> sparse.dia_array:
-        """Diagonal of wall conductances."""
-        return sparse.diags_array(self.coupling.beta)
+        """Diagonal of wall conductances; with what flows in from the tissue, where that drags."""
+        return sparse.diags_array(self.coupling.conductances[0])
+
+    @cached_property
+    def B_1(self) -> sparse.dia_array:
+        """The same for u_1d, with what filters out of the network."""
+        return sparse.diags_array(self.coupling.conductances[1])
+
+    @cached_property
+    def A_13(self) -> sparse.csr_array:
+        """Coupling block, network rows and tissue columns."""
+        if self.coupling.drag is None:
+            return self.A_31.T.tocsr()
+        return -(self.N.T @ self.W @ self.B @ self.Pi).tocsr()
 
     @cached_property
     def A_11(self) -> sparse.csr_array:
         """Network block."""
-        return (self.K_1d + self.N.T @ self.W @ self.B @ self.N).tocsr()
+        return (self.K_1d + self.N.T @ self.W @ self.B_1 @ self.N).tocsr()
 
     @property
     def b_3(self) -> NDArray[np.float64]:
@@ -266,6 +285,7 @@ _MADE_OF: Final[Mapping[str, tuple[str, ...]]] = {
         "coupling.N",
         "coupling.weights",
         "coupling.beta",
+        "coupling.drag",
     ),
 }
 """The parts that each matrix of a system is made of."""
@@ -372,20 +392,3 @@ def _network_parts(
             inputs.outside,
         ),
     }
-
-
-def _eliminate(A: sparse.csr_array, side: Side, diagonal: float | None = None) -> sparse.csr_array:
-    """Zero rows and columns of dofs that are not free; set their diagonal, else the side's own."""
-    is_free = side.is_free
-    if side.processes.all(is_free.all()):
-        return A.tocsr()
-    if diagonal is None:
-        diagonal = side.dirichlet_diagonal
-    free = sparse.diags_array(is_free.astype(float))
-    return (free @ A @ free + sparse.diags_array(np.where(is_free, 0.0, diagonal))).tocsr()
-
-
-def _drop_columns(A: sparse.csr_array, is_free: NDArray[np.bool_]) -> sparse.csr_array:
-    if is_free.all():
-        return A
-    return (A @ sparse.diags_array(is_free.astype(float))).tocsr()

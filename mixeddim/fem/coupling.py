@@ -17,7 +17,7 @@ from mixeddim.fem.averaging import AveragingOperator, OutsidePolicy, average
 from mixeddim.fem.forms import Coefficients, as_ufl
 from mixeddim.fem.meshes import Network, StructuredBox
 
-__all__ = ["Coupling", "couple"]
+__all__ = ["Coupling", "at_points", "couple"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,8 @@ class Coupling:
         share: Share of the wall that exchanges: below 1 where a circle is clipped,
             shape (num_points,).
         partition: s, the ratio of tissue to network at equilibrium.
+        drag: Fluid per length that carries u from the network (positive), or u / s from the tissue
+            (negative), through the wall, shape (num_points,); None where none does.
     """
 
     Pi: sparse.csr_array
@@ -50,6 +52,14 @@ class Coupling:
     kept: NDArray[np.bool_]
     share: NDArray[np.float64]
     partition: float
+    drag: NDArray[np.float64] | None = None
+
+    @property
+    def conductances(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What multiplies T u_3d / s, and what multiplies u_1d, in the flux."""
+        if self.drag is None:
+            return self.beta, self.beta
+        return self.beta + np.maximum(-self.drag, 0.0), self.beta + np.maximum(self.drag, 0.0)
 
     def with_coefficients(self, network: Network, coefficients: Coefficients) -> Coupling:
         """Return the same exchange with other coefficients.
@@ -65,7 +75,9 @@ class Coupling:
         return replace(self, beta=beta, partition=coefficients.partition)
 
     def flux(self, u_3d: NDArray[np.float64], u_1d: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the flux from the network into the tissue per length, beta (u_1d - T u_3d / s).
+        """Return the flux from the network into the tissue per length.
+
+        That is beta (u_1d - T u_3d / s) and what fluid drags through the wall.
 
         Args:
             u_3d: Tissue dofs.
@@ -74,7 +86,11 @@ class Coupling:
         Returns:
             Shape (num_points,).
         """
-        return self.beta * (self.N @ u_1d - self.Pi @ u_3d / self.partition)
+        inside, outside = self.N @ u_1d, self.Pi @ u_3d / self.partition
+        flux: NDArray[np.float64] = self.beta * (inside - outside)
+        if self.drag is not None:
+            flux += np.maximum(self.drag, 0.0) * inside + np.minimum(self.drag, 0.0) * outside
+        return flux
 
 
 def couple(
@@ -137,6 +153,15 @@ def couple(
     )
 
 
+def at_points(network: Network, expression: ufl.core.expr.Expr) -> NDArray[np.float64]:
+    """Return an expression on the network at all quadrature points, shape (num_all_points,)."""
+    mesh, (reference_points, _) = network.mesh, _quadrature()
+    cells = np.arange(mesh.topology.index_map(1).size_local, dtype=np.int32)
+    evaluate = dolfinx.fem.Expression(expression, reference_points).eval
+    values: NDArray[np.float64] = evaluate(mesh, cells)
+    return values.ravel()
+
+
 def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return reference points and weights on a cell of the network.
 
@@ -148,23 +173,15 @@ def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _conductance(network: Network, coefficients: Coefficients) -> NDArray[np.float64]:
     """Return beta at all quadrature points of the network."""
-    mesh, (reference_points, _) = network.mesh, _quadrature()
-    all_cells = np.arange(mesh.topology.index_map(1).size_local, dtype=np.int32)
-
-    def at_points(expression: ufl.core.expr.Expr) -> NDArray[np.float64]:
-        values: NDArray[np.float64] = dolfinx.fem.Expression(expression, reference_points).eval(
-            mesh, all_cells
-        )
-        return values.ravel()
-
+    mesh = network.mesh
     kappa = as_ufl(coefficients.permeability, mesh, "permeability")
-    beta = at_points(2 * ufl.pi * network.outer_radius * kappa)
+    beta = at_points(network, 2 * ufl.pi * network.outer_radius * kappa)
     if not np.all((beta >= 0) & np.isfinite(beta)):
         raise ValueError(
             f"got a permeability from {beta.min():.3g} to {beta.max():.3g} / (2 pi outer_radius); "
             "wanted finite, non-negative values on the whole network."
         )
-    K = at_points(as_ufl(coefficients.series_resistance, mesh, "series_resistance"))
+    K = at_points(network, as_ufl(coefficients.series_resistance, mesh, "series_resistance"))
     if not np.all((K >= 0) & np.isfinite(K)):
         raise ValueError(
             f"got a series_resistance from {K.min():.3g} to {K.max():.3g}; wanted finite, "
