@@ -52,6 +52,7 @@ from .networks.oxygen import IntravascularResistance as IntravascularResistance
 from .networks.scaling import Scaling as Scaling
 from .networks.skeletons import from_skeleton as from_skeleton
 from .networks.viscosity import relative_viscosity as relative_viscosity
+from .networks.wall_resistance import tabulated_resistance as tabulated_resistance
 from .parametrisation import ParametrisedSystem as ParametrisedSystem
 from .parametrisation import parametrise as parametrise
 from .reduction import ReducedSystem as ReducedSystem
@@ -74,6 +75,10 @@ from .results.quantities import node_inflow as node_inflow
 from .results.quantities import write_edge_table as write_edge_table
 from .results.statistics import TissueStatistics as TissueStatistics
 from .results.statistics import tissue_statistics as tissue_statistics
+from .solvers.filtration_balance import FiltrationBalance as FiltrationBalance
+from .solvers.leaky_flow import Filtration as Filtration
+from .solvers.leaky_flow import LeakyFlow as LeakyFlow
+from .solvers.leaky_flow import solve_leaky_flow as solve_leaky_flow
 from .solvers.mass_balance import MassBalance as MassBalance
 from .solvers.nonlinear import MichaelisMenten as MichaelisMenten
 from .solvers.nonlinear import NonlinearSolution as NonlinearSolution

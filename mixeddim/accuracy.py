@@ -90,19 +90,19 @@ def uncertainty(blocks: Blocks, b: Pair, x: Pair, *, with_residual: bool = True)
         with_residual: Whether |r| counts.
     """
     (b_3, b_1), (x_3, x_1) = b, x
-    A_0, A_11, Pi, N, W, B = (
-        getattr(blocks, name) for name in ("A_0", "A_11", "Pi", "N", "W", "B")
+    A_0, A_11, Pi, N, W, B, B_1 = (
+        getattr(blocks, name) for name in ("A_0", "A_11", "Pi", "N", "W", "B", "B_1")
     )
     size_3, size_1 = abs(x_3), abs(x_1)
     averaging, basis = abs(Pi), abs(N)
-    at_points = W @ (B @ (averaging @ size_3 + basis @ size_1))
+    at_points = W @ (B @ (averaging @ size_3) + B_1 @ (basis @ size_1))
     rounding_3 = PRECISION * (abs(A_0) @ size_3 + averaging.T @ at_points + abs(b_3))
     rounding_1 = PRECISION * (
         abs(A_11) @ size_1 + basis.T @ (W @ (B @ (averaging @ size_3))) + abs(b_1)
     )
     if not with_residual:
         return rounding_3, rounding_1
-    residual_3 = b_3 - A_0 @ x_3 - Pi.T @ (W @ (B @ (Pi @ x_3 - N @ x_1)))
+    residual_3 = b_3 - A_0 @ x_3 - Pi.T @ (W @ (B @ (Pi @ x_3) - B_1 @ (N @ x_1)))
     residual_1 = b_1 - A_11 @ x_1 + blocks.exchange_1(x_3)
     return abs(residual_3) + rounding_3, abs(residual_1) + rounding_1
 

@@ -6,6 +6,9 @@ network, N its own basis there, W the quadrature weights and B the wall conducta
     A_33 = K + M + Pi' W B Pi      A_31 = -Pi' W B N
     A_13 = A_31'                   A_11 = K_1d + N' W B N
 
+Where the wall has a partition coefficient s, K, M, Pi and b_3 stand here divided by s, which keeps
+the matrix symmetric: the tissue's equations are divided by s, and u_3d is as it is.
+
 On several processes the tissue is distributed and the network whole on each (see `distributed`);
 every process calls every function.
 """
@@ -33,7 +36,14 @@ from mixeddim.fem.coupling import Coupling, couple
 from mixeddim.fem.forms import Coefficient, Coefficients
 from mixeddim.fem.grid import Grid
 from mixeddim.fem.meshes import Network, StructuredBox
-from mixeddim.fem.sides import Side, assemble_network, assemble_tissue, reassemble
+from mixeddim.fem.sides import (
+    Side,
+    assemble_network,
+    assemble_tissue,
+    drop_columns,
+    eliminate,
+    reassemble,
+)
 from mixeddim.networks.graphs import check_inlets
 from mixeddim.processes import Processes
 
@@ -89,28 +99,36 @@ class CoupledSystem(Blocks):
     @cached_property
     def K(self) -> sparse.csr_array:
         """Stiffness (and Robin) matrix of the tissue."""
-        return _eliminate(self.side_3d.K + self.side_3d.R, self.side_3d)
+        return self._scaled(eliminate(self.side_3d.K + self.side_3d.R, self.side_3d))
 
     @cached_property
     def M(self) -> sparse.csr_array:
         """Reaction matrix of the tissue."""
-        return _eliminate(self.side_3d.M, self.side_3d, diagonal=0.0)
+        return self._scaled(eliminate(self.side_3d.M, self.side_3d, diagonal=0.0))
+
+    def _scaled(self, tissue: sparse.csr_array) -> sparse.csr_array:
+        """Return a matrix of the tissue's equations, which are divided by s."""
+        s = self.coupling.partition
+        return tissue if s == 1 else tissue / s
 
     @cached_property
     def K_1d(self) -> sparse.csr_array:
         """Stiffness (and reaction and Robin) matrix of the network."""
         side = self.side_1d
-        return _eliminate(side.K + side.M + side.R, side)
+        return eliminate(side.K + side.M + side.R, side)
 
     @cached_property
     def Pi(self) -> sparse.csr_array:
         """Averaging matrix, with the columns of Dirichlet dofs zero."""
-        return _drop_columns(self.coupling.Pi, self.side_3d.is_free)
+        Pi, s = drop_columns(self.coupling.Pi, self.side_3d.is_free), self.coupling.partition
+        if s == 1:
+            return Pi
+        return (sparse.diags_array(np.full(Pi.shape[0], 1.0 / s)) @ Pi).tocsr()
 
     @cached_property
     def N(self) -> sparse.csr_array:
         """Network basis at the quadrature points, with the columns of Dirichlet dofs zero."""
-        return _drop_columns(self.coupling.N, self.side_1d.is_free)
+        return drop_columns(self.coupling.N, self.side_1d.is_free)
 
     @cached_property
     def W(self) -> sparse.dia_array:
@@ -119,13 +137,25 @@ class CoupledSystem(Blocks):
 
     @cached_property
     def B(self) -> sparse.dia_array:
-        """Diagonal of wall conductances."""
-        return sparse.diags_array(self.coupling.beta)
+        """Diagonal of wall conductances; with what flows in from the tissue, where that drags."""
+        return sparse.diags_array(self.coupling.conductances[0])
+
+    @cached_property
+    def B_1(self) -> sparse.dia_array:
+        """The same for u_1d, with what filters out of the network."""
+        return sparse.diags_array(self.coupling.conductances[1])
+
+    @cached_property
+    def A_13(self) -> sparse.csr_array:
+        """Coupling block, network rows and tissue columns."""
+        if self.coupling.drag is None:
+            return self.A_31.T.tocsr()
+        return -(self.N.T @ self.W @ self.B @ self.Pi).tocsr()
 
     @cached_property
     def A_11(self) -> sparse.csr_array:
         """Network block."""
-        return (self.K_1d + self.N.T @ self.W @ self.B @ self.N).tocsr()
+        return (self.K_1d + self.N.T @ self.W @ self.B_1 @ self.N).tocsr()
 
     @property
     def b_3(self) -> NDArray[np.float64]:
@@ -144,7 +174,7 @@ class CoupledSystem(Blocks):
         residual_3d, residual_1d = self.unconstrained_residual(given_3d, given_1d)
         given_3d *= self.side_3d.dirichlet_diagonal
         given_1d *= self.side_1d.dirichlet_diagonal
-        b_3 = np.where(self.side_3d.is_free, -residual_3d, given_3d)
+        b_3 = np.where(self.side_3d.is_free, -residual_3d, given_3d) / self.coupling.partition
         b_1 = np.where(self.side_1d.is_free, -residual_1d, given_1d)
         return b_3, b_1
 
@@ -167,8 +197,8 @@ class CoupledSystem(Blocks):
         """
         inputs = self.inputs.changed(changed)
         coupling = self.coupling
-        if "permeability" in changed:
-            coupling = coupling.with_permeability(self.network, inputs.coefficients.permeability)
+        if {"permeability", "series_resistance", "partition"} & changed.keys():
+            coupling = coupling.with_coefficients(self.network, inputs.coefficients)
         return self.with_parts(
             side_3d=reassemble(self.side_3d, inputs.coefficients, changed),
             side_1d=reassemble(self.side_1d, inputs.coefficients, changed),
@@ -222,7 +252,7 @@ class CoupledSystem(Blocks):
     def unconstrained_residual(
         self, u_3d: NDArray[np.float64], u_1d: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return A u - b of both sides before Dirichlet elimination.
+        """Return A u - b of both sides before Dirichlet elimination and division by s.
 
         At a Dirichlet dof of a solution this is the inflow through its condition. On several
         processes the residual of the tissue is that of the dofs owned here.
@@ -241,11 +271,11 @@ _TISSUE: Final = ("side_3d.V", "side_3d.dirichlet_dofs")
 _NETWORK: Final = ("network", "side_1d.dirichlet_dofs")
 _MADE_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "grid": _TISSUE,
-    "K": (*_TISSUE, "side_3d.K", "side_3d.R"),
-    "M": (*_TISSUE, "side_3d.M"),
-    "A_0": (*_TISSUE, "side_3d.K", "side_3d.R", "side_3d.M"),
+    "K": (*_TISSUE, "side_3d.K", "side_3d.R", "coupling.partition"),
+    "M": (*_TISSUE, "side_3d.M", "coupling.partition"),
+    "A_0": (*_TISSUE, "side_3d.K", "side_3d.R", "side_3d.M", "coupling.partition"),
     "K_1d": (*_NETWORK, "side_1d.K", "side_1d.M", "side_1d.R"),
-    "Pi": (*_TISSUE, "coupling.Pi"),
+    "Pi": (*_TISSUE, "coupling.Pi", "coupling.partition"),
     "N": (*_NETWORK, "coupling.N"),
     "A_11": (
         *_NETWORK,
@@ -255,6 +285,7 @@ _MADE_OF: Final[Mapping[str, tuple[str, ...]]] = {
         "coupling.N",
         "coupling.weights",
         "coupling.beta",
+        "coupling.drag",
     ),
 }
 """The parts that each matrix of a system is made of."""
@@ -284,7 +315,8 @@ class Inputs:
                 f"got the coefficients {sorted(coefficients)}; wanted some of {sorted(known)}. "
                 "Correct the name."
             )
-        return replace(self, coefficients=replace(self.coefficients, **coefficients))
+        values: dict[str, Any] = dict(coefficients)
+        return replace(self, coefficients=replace(self.coefficients, **values))
 
 
 def assemble(
@@ -355,25 +387,8 @@ def _network_parts(
             tissue,
             side_3d.V,
             network,
-            coefficients.permeability,
+            coefficients,
             inputs.averaging,
             inputs.outside,
         ),
     }
-
-
-def _eliminate(A: sparse.csr_array, side: Side, diagonal: float | None = None) -> sparse.csr_array:
-    """Zero rows and columns of dofs that are not free; set their diagonal, else the side's own."""
-    is_free = side.is_free
-    if side.processes.all(is_free.all()):
-        return A.tocsr()
-    if diagonal is None:
-        diagonal = side.dirichlet_diagonal
-    free = sparse.diags_array(is_free.astype(float))
-    return (free @ A @ free + sparse.diags_array(np.where(is_free, 0.0, diagonal))).tocsr()
-
-
-def _drop_columns(A: sparse.csr_array, is_free: NDArray[np.bool_]) -> sparse.csr_array:
-    if is_free.all():
-        return A
-    return (A @ sparse.diags_array(is_free.astype(float))).tocsr()

@@ -41,6 +41,11 @@ class Blocks:
         processes: Processes = getattr(self.K, "processes", ALONE)
         return processes
 
+    @property
+    def B_1(self) -> sparse.dia_array:
+        """The conductances that multiply u_1d: those of B, unless fluid drags through the wall."""
+        return self.B
+
     @cached_property
     def A_0(self) -> sparse.csr_array:
         """Tissue block without exchange, K + M."""
@@ -62,11 +67,11 @@ class Blocks:
     @cached_property
     def A_31(self) -> sparse.csr_array:
         """Coupling block, tissue rows and network columns."""
-        return -(self.Pi.T @ self.W @ self.B @ self.N).tocsr()
+        return -(self.Pi.T @ self.W @ self.B_1 @ self.N).tocsr()
 
     def exchange_3(self, u_1d: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return -A_31 u_1d, what network dofs give to the tissue; no block is formed."""
-        exchange: NDArray[np.float64] = self.Pi.T @ (self.W @ (self.B @ (self.N @ u_1d)))
+        exchange: NDArray[np.float64] = self.Pi.T @ (self.W @ (self.B_1 @ (self.N @ u_1d)))
         return exchange
 
     def exchange_1(self, u_3d: NDArray[np.float64]) -> NDArray[np.float64]:

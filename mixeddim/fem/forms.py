@@ -3,8 +3,11 @@
 On the tissue Omega and along the network Lambda, with beta = 2 pi epsilon kappa the conductance
 of the vessel wall per unit length, epsilon its outer radius, and T u the mean of u over it:
 
-    -div(k_3d grad u_3d) + sigma_3d u_3d + beta (T u_3d - u_1d) delta = f_3d    in Omega
-    -d_s(k_1d d_s u_1d)                  + beta (u_1d - T u_3d)       = f_1d    on Lambda
+    -div(k_3d grad u_3d) + sigma_3d u_3d + beta (T u_3d / s - u_1d) delta = f_3d    in Omega
+    -d_s(k_1d d_s u_1d)                  + beta (u_1d - T u_3d / s)       = f_1d    on Lambda
+
+s is the partition coefficient, the ratio u_3d / u_1d of both sides at equilibrium. A resistance
+K per length in series with the wall makes of beta the conductance 1 / (1 / beta + K).
 
 The coupling terms are products of matrices, in `mixeddim.fem.assembly`.
 """
@@ -15,6 +18,7 @@ import mixeddim._fenics  # noqa: F401
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import dolfinx
@@ -54,6 +58,11 @@ class Coefficients:
         k_1d: Axial conductance of a vessel: conductivity times cross-section. Positive.
         permeability: kappa of the vessel wall, per area; beta = 2 pi outer_radius kappa. Not
             negative.
+        series_resistance: K in series with the wall, per length: the wall's conductance is
+            1 / (1 / (2 pi outer_radius kappa) + K). Not negative; `tabulated_resistance` gives
+            that of blood by diameter.
+        partition: s, the ratio u_3d / u_1d at equilibrium (of solubilities, say): the wall
+            exchanges beta (u_1d - T u_3d / s). A positive number.
         f_3d: Source in the tissue, per volume.
         f_1d: Source in the network, per length.
     """
@@ -62,6 +71,8 @@ class Coefficients:
     sigma_3d: Coefficient = 0.0
     k_1d: Coefficient = 1.0
     permeability: Coefficient = 1.0
+    series_resistance: Coefficient = 0.0
+    partition: float = 1.0
     f_3d: Coefficient = 0.0
     f_1d: Coefficient = 0.0
 
@@ -70,6 +81,12 @@ class Coefficients:
         check_number("sigma_3d", self.sigma_3d, positive=False)
         check_number("k_1d", self.k_1d, positive=True)
         check_number("permeability", self.permeability, positive=False)
+        check_number("series_resistance", self.series_resistance, positive=False)
+        if not (isinstance(self.partition, Real) and 0 < self.partition < np.inf):
+            raise ValueError(
+                f"got partition={self.partition!r}; wanted a finite positive number, the ratio of "
+                "u_3d to u_1d at equilibrium. A ratio that varies between vessels is not supported."
+            )
 
 
 def as_ufl(

@@ -24,6 +24,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from mixeddim.fem.grid import CellType, Grid
+from mixeddim.fem.segments import subdivide
 from mixeddim.networks.graphs import (
     NetworkError,
     edge_indices,
@@ -225,8 +226,13 @@ class Network:
         Raises:
             ValueError: If an edge lacks the attribute.
         """
-        values = _attribute_values(self.graph.edges(data=True), attribute, "edge")
-        return _piecewise_constant(self.mesh, values[self.edge_of_cell], attribute)
+        return self.on_edges(
+            _attribute_values(self.graph.edges(data=True), attribute, "edge"), attribute
+        )
+
+    def on_edges(self, values: NDArray[np.float64], name: str) -> dolfinx.fem.Function:
+        """Return one number of each edge, shape (num_edges,), as a DG0 function."""
+        return _piecewise_constant(self.mesh, values[self.edge_of_cell], name)
 
     def node_field(self, attribute: str) -> dolfinx.fem.Function:
         """Return a node attribute of the graph as a P1 function, linear along each edge.
@@ -237,20 +243,36 @@ class Network:
         Raises:
             ValueError: If a node lacks the attribute.
         """
-        at_nodes = _attribute_values(self.graph.nodes(data=True), attribute, "node")
+        return self.on_nodes(
+            _attribute_values(self.graph.nodes(data=True), attribute, "node"), attribute
+        )
+
+    def on_nodes(self, at_nodes: NDArray[np.float64], name: str) -> dolfinx.fem.Function:
+        """Return one number of each node, shape (num_nodes,), as a P1 function."""
         first, second = edge_indices(self.graph)[self._edge_of_input].T
         t = self._position_of_input
         at_inputs = (1.0 - t) * at_nodes[first] + t * at_nodes[second]
-        field = dolfinx.fem.Function(self.P1, name=attribute)
+        field = dolfinx.fem.Function(self.P1, name=name)
         field.x.array[self._dof_of_geometry] = at_inputs[self.mesh.geometry.input_global_indices]
         return field
 
     @cached_property
+    def segments(self) -> tuple[NDArray[Any], ...]:
+        """First and last dof, length, and whether each runs along (1) or against (-1) its edge."""
+        num_cells = len(self.edge_of_cell)
+        start, end = self.P1.dofmap.list[:num_cells].T
+        ends = self.mesh.geometry.x[self.mesh.geometry.dofmaps[0][:num_cells]]
+        along = ends[:, 1] - ends[:, 0]
+        tangent = self.tangent.x.array.reshape(-1, 3)[self.tangent.function_space.dofmap.list[:, 0]]
+        sign = np.sign((along * tangent).sum(axis=1))
+        return start, end, np.linalg.norm(along, axis=1), sign
+
+    @cached_property
     def dof_of_node(self) -> NDArray[np.int32]:
-        """The dof in `P1` of each node of the graph, shape (num_nodes,)."""
-        dof_of_input = np.empty(len(self._dof_of_geometry), dtype=np.int32)
-        dof_of_input[self.mesh.geometry.input_global_indices] = self._dof_of_geometry
-        return dof_of_input[: self.graph.number_of_nodes()]  # which come first
+        """The dof of `P1` at each node of the graph, shape (num_nodes,)."""
+        dofs = np.empty_like(self._dof_of_geometry)
+        dofs[self.mesh.geometry.input_global_indices] = self._dof_of_geometry
+        return dofs[: self.graph.number_of_nodes()]
 
     @cached_property
     def _dof_of_geometry(self) -> NDArray[np.int32]:
@@ -287,7 +309,7 @@ def create_network(
             )
     _check_same(graph, max_segment_length, processes)
     graph = nx.freeze(graph.copy())
-    points, segments, edge_of_segment, edge_of_point, position = _subdivide(
+    points, segments, edge_of_segment, edge_of_point, position = subdivide(
         node_positions(graph), edge_indices(graph), max_segment_length
     )
     mesh = dolfinx.mesh.create_mesh(
@@ -317,44 +339,6 @@ def _check_same(graph: nx.Graph, max_segment_length: float, processes: Processes
             "or send it from one: graph = comm.bcast(graph). For a problem of its own on each "
             "process pass comm=MPI.COMM_SELF to create_box and create_network."
         )
-
-
-def _subdivide(
-    nodes: NDArray[np.float64], edges: NDArray[np.int64], max_length: float
-) -> tuple[NDArray[Any], ...]:
-    """Cut edges into segments: points (the nodes first), segments, and where each lies.
-
-    Returns points (n, 3), segments (m, 2), the edge of each segment (m,), and for each point an
-    edge that it lies on (n,) with its relative position in [0, 1] along that edge (n,).
-    """
-    num_nodes, num_edges = len(nodes), len(edges)
-    start, end = nodes[edges[:, 0]], nodes[edges[:, 1]]
-    length = np.linalg.norm(end - start, axis=1)
-    pieces = np.maximum(1, np.ceil(length / max_length * (1 - 1e-12))).astype(np.int64)
-
-    edge_of_segment = np.repeat(np.arange(num_edges), pieces)
-    piece = np.arange(len(edge_of_segment)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    is_last = piece == pieces[edge_of_segment] - 1
-
-    # The right end of every segment but an edge's last is a new point.
-    new_point = num_nodes + np.cumsum(~is_last) - 1
-    right = np.where(is_last, edges[edge_of_segment, 1], new_point)
-    left = np.where(piece == 0, edges[edge_of_segment, 0], new_point - (~is_last))
-    edge_of_new = edge_of_segment[~is_last]
-    t = (piece[~is_last] + 1) / pieces[edge_of_new]
-    new = (1 - t[:, None]) * start[edge_of_new] + t[:, None] * end[edge_of_new]
-
-    edge_of_node, position_of_node = np.empty(num_nodes, np.int64), np.empty(num_nodes)
-    for column, at in ((0, 0.0), (1, 1.0)):
-        edge_of_node[edges[:, column]] = np.arange(num_edges)
-        position_of_node[edges[:, column]] = at
-    return (
-        np.concatenate([nodes, new]),
-        np.stack([left, right], axis=1),
-        edge_of_segment,
-        np.concatenate([edge_of_node, edge_of_new]),
-        np.concatenate([position_of_node, t]),
-    )
 
 
 def _tag_vertices(mesh: dolfinx.mesh.Mesh, graph: nx.Graph) -> dolfinx.mesh.MeshTags:

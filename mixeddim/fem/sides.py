@@ -33,7 +33,15 @@ from mixeddim.fem.matrices import assemble_matrices, assemble_vector
 from mixeddim.fem.meshes import Network, StructuredBox
 from mixeddim.processes import Processes
 
-__all__ = ["Side", "assemble_network", "assemble_tissue", "interpolate", "reassemble"]
+__all__ = [
+    "Side",
+    "assemble_network",
+    "assemble_tissue",
+    "drop_columns",
+    "eliminate",
+    "interpolate",
+    "reassemble",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +163,24 @@ def reassemble(side: Side, coefficients: Coefficients, changed: Collection[str])
         return side
     _check_finite(side.V.mesh, {_PARTS[name]: part for name, part in parts.items()})
     return replace(side, **parts)
+
+
+def eliminate(A: sparse.csr_array, side: Side, diagonal: float | None = None) -> sparse.csr_array:
+    """Zero rows and columns of dofs that are not free; set their diagonal, else the side's own."""
+    is_free = side.is_free
+    if side.processes.all(is_free.all()):
+        return A.tocsr()
+    if diagonal is None:
+        diagonal = side.dirichlet_diagonal
+    free = sparse.diags_array(is_free.astype(float))
+    return (free @ A @ free + sparse.diags_array(np.where(is_free, 0.0, diagonal))).tocsr()
+
+
+def drop_columns(A: sparse.csr_array, is_free: NDArray[np.bool_]) -> sparse.csr_array:
+    """Return a matrix with the columns of dofs that are not free zero."""
+    if is_free.all():
+        return A
+    return (A @ sparse.diags_array(is_free.astype(float))).tocsr()
 
 
 def _tissue_parts(

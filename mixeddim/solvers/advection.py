@@ -8,7 +8,8 @@ vertex i to its vertex j, and q the flow from outside into a vertex:
     (U c)_i = sum over segments (max(Q, 0) c_i + min(Q, 0) c_j) + max(-q_i, 0) c_i
     inflow_i = max(q_i, 0) c_inlet
 
-Except for the outflow at outlets, each column of U adds up to zero: mass is conserved for any flow.
+Except for the outflow at outlets, each column of U adds up to zero: mass is conserved for any flow,
+also for one that changes along a vessel because its wall leaks.
 Off its diagonal U has no positive entry, so that no concentration undershoots or overshoots,
 however fast the flow. The price is first order in the length of the segments.
 """
@@ -26,6 +27,7 @@ from scipy import sparse
 
 from mixeddim.fem.meshes import Network
 from mixeddim.networks.graphs import edge_indices, inlet_mask
+from mixeddim.solvers.leaky_flow import LeakyFlow
 
 __all__ = ["Advection", "discretise_advection"]
 
@@ -47,34 +49,35 @@ class Advection:
     outflow: NDArray[np.float64]
 
 
-def discretise_advection(network: Network, flow: ArrayLike) -> Advection:
+def discretise_advection(network: Network, flow: ArrayLike | LeakyFlow) -> Advection:
     """Discretise advection along a network by upwind finite volumes.
 
     Args:
         network: The network.
         flow: Volume per time along each edge, shape (num_edges,), in the order of
             `network.graph.edges`, positive from its first node to its second, as `Flow.flow`; or
-            one number for all.
+            one number for all; or a `LeakyFlow` through the same network.
 
     Raises:
         ValueError: If the flow does not fit the network, or enters or leaves at a node that is
             neither an end point nor an inlet.
     """
-    along_edges = _check_flow(network, flow)
-    num_cells = len(network.edge_of_cell)
-    start, end = network.P1.dofmap.list[:num_cells].T
-    ends = network.mesh.geometry.x[network.mesh.geometry.dofmaps[0][:num_cells]]
-    along = ends[:, 1] - ends[:, 0]
-    tangent = network.tangent.x.array.reshape(-1, 3)[_cell_dofs(network.tangent)]
+    if isinstance(flow, LeakyFlow):
+        along_segments = flow.segment_flow
+    else:
+        along_segments = _check_flow(network, flow)[network.edge_of_cell]
+    start, end, length, sign = network.segments
     radius = network.radius.x.array[_cell_dofs(network.radius)]
-    length = np.linalg.norm(along, axis=1)
-    # Cells of the mesh may run against their edge.
-    Q = along_edges[network.edge_of_cell] * np.sign((along * tangent).sum(axis=1))
+    Q = along_segments * sign  # cells may run against their edge
 
     size = network.P1.dofmap.index_map.size_local
     half = 0.5 * np.pi * radius**2 * length
     volume = np.bincount(start, half, size) + np.bincount(end, half, size)
-    net = np.bincount(start, Q, size) - np.bincount(end, Q, size)
+    if isinstance(flow, LeakyFlow):
+        net = np.zeros(size)
+        net[network.dof_of_node] = flow.node_inflow
+    else:
+        net = np.bincount(start, Q, size) - np.bincount(end, Q, size)
     forth, back = np.maximum(Q, 0.0), np.minimum(Q, 0.0)
     inflow, outflow, vertices = np.maximum(net, 0.0), np.maximum(-net, 0.0), np.arange(size)
     values = np.concatenate([forth, back, -forth, -back, outflow])

@@ -89,7 +89,7 @@ def _held_rows(
         return sparse.csr_array(parts, shape=(rows.shape[0], total))
 
     A_31 = held_rows(blocks.A_31)
-    entries = A_31.tocoo()
+    entries = held_rows(blocks.A_13.T).tocoo()
     destination = np.searchsorted(shares, entries.col, side="right") - 1
     tissue_dof = entries.row + starts[processes.rank]
     row, column, value = processes.deliver(destination, entries.col, tissue_dof, entries.data)

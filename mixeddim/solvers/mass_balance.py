@@ -21,7 +21,8 @@ class MassBalance:
         source_3d: Sources in the tissue, integral of f_3d.
         boundary_3d: Inflow through the boundary of the tissue.
         reaction_3d: What the tissue takes up, integral of sigma_3d u_3d.
-        exchange: Flow over the vessel wall into the tissue, integral of beta (u_1d - T u_3d).
+        exchange: Flow over the vessel wall into the tissue, integral of
+            beta (u_1d - T u_3d / s).
         source_1d: Sources in the network, integral of f_1d.
         boundary_1d: Inflow through the inlets and ends of the network.
         traded_3d: Sum of the magnitudes of what the tissue trades, place by place; where
@@ -85,7 +86,7 @@ def balance_mass(
     processes = system.processes
     exchange = coupling.weights * coupling.flux(u_3d, u_1d)
     through_wall = coupling.weights * coupling.beta
-    through_wall *= abs(coupling.N @ u_1d) + abs(coupling.Pi @ u_3d)
+    through_wall *= abs(coupling.N @ u_1d) + abs(coupling.Pi @ u_3d) / coupling.partition
     boundary_3d = _boundary_inflow(side_3d, u_3d, residual_3d)
     boundary_1d = _boundary_inflow(side_1d, u_1d, residual_1d)
     reaction_3d = side_3d.M @ u_3d

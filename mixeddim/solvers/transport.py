@@ -17,9 +17,11 @@ stationary problem, with what is stored as a reaction and what was stored as a s
     K_1d <- K_1d + U + diag(c) / dt                    U the upwind matrix, c_i the volume around
                                                        vertex i, weighted with phi_1d
 
-Its matrix is the same for all steps and is factored once. Fluid that filters through the wall
-carries no tracer here. The concentration has no over- or undershoots along the network; in the
-tissue the P1 matrices allow small ones next to fronts that h and dt do not resolve.
+Its matrix is the same for all steps and is factored once. Fluid J that filters through a leaky wall
+drags (1 - sigma_f) J u of the side that it comes from, u_1d or u_3d / s (Kedem & Katchalsky 1958,
+doi:10.1016/0006-3002(58)90330-5); in the tissue the fluid moves the tracer no further. The
+concentration has no over- or undershoots along the network; in the tissue the P1 matrices allow
+small ones next to fronts that h and dt do not resolve.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ from mixeddim.fem.sides import interpolate
 from mixeddim.solvers.advection import Advection, discretise_advection
 from mixeddim.solvers.conjugate_gradients import check_accuracy
 from mixeddim.solvers.factors import BlockFactors
+from mixeddim.solvers.leaky_flow import LeakyFlow, with_drag
 from mixeddim.solvers.mass_balance import balance_mass
 from mixeddim.solvers.stationary import Solution
 from mixeddim.solvers.storage import stored_in_network, stored_in_tissue
@@ -80,7 +83,7 @@ class TransportState(Solution):
 
 def simulate_transport(
     system: CoupledSystem,
-    flow: ArrayLike,
+    flow: ArrayLike | LeakyFlow,
     *,
     time_step: float,
     num_steps: int,
@@ -89,6 +92,7 @@ def simulate_transport(
     initial_1d: Coefficient = 0.0,
     storage_3d: Coefficient = 1.0,
     storage_1d: Coefficient = 1.0,
+    solvent_reflection: float = 0.0,
 ) -> Iterator[TransportState]:
     """Simulate the transport of a tracer, step by step.
 
@@ -97,7 +101,8 @@ def simulate_transport(
             tracer enters with the flow. Of the coefficients k_3d is the diffusivity in the
             tissue, k_1d that in a vessel times its cross-section.
         flow: Volume per time along each edge, shape (num_edges,), in the order of
-            `network.graph.edges`, as `Flow.flow`, in the units of the system.
+            `network.graph.edges`, as `Flow.flow`, in the units of the system;
+            or a `LeakyFlow` through the same network.
         time_step: Length of a step.
         num_steps: How many steps.
         inlet_concentration: What the flow brings in, or a function of the time that returns it,
@@ -107,6 +112,8 @@ def simulate_transport(
         storage_3d: phi_3d, the amount stored in a unit volume of tissue where u_3d is 1, such as
             its porosity. Not negative; the balance's amounts are what is stored.
         storage_1d: phi_1d, the same for a unit volume of a vessel.
+        solvent_reflection: sigma_f, the share of the tracer that a leaky wall holds back from the
+            fluid that passes it, from 0 to 1.
 
     Returns:
         The states at the end of each step, each computed when it is asked for.
@@ -139,6 +146,8 @@ def simulate_transport(
             f"got a system with u_1d given at {given} nodes; wanted none, since the flow brings "
             "inlet_concentration in. Assemble it with bcs_1d=[]."
         )
+    if isinstance(flow, LeakyFlow):
+        system = with_drag(system, flow, solvent_reflection)
     advection = discretise_advection(system.network, flow)
     start_3d, start_1d = (
         interpolate(as_ufl(value, side.V.mesh, name), side.V)

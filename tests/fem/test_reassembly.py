@@ -18,6 +18,8 @@ CHANGES = {
     "sigma_3d": {"sigma_3d": lambda x: 1.0 + ufl.sin(x[0])},
     "k_1d": {"k_1d": lambda x: 1.0 + x[0]},
     "permeability": {"permeability": lambda x: 3.0 + x[1]},
+    "series_resistance": {"series_resistance": lambda x: 0.3 + x[1]},
+    "partition": {"partition": 2.5},
     "f_3d": {"f_3d": lambda x: x[0]},
     "f_1d": {"f_1d": 0.7},
     "both sides": {"k_3d": 0.3, "sigma_3d": 0.2, "k_1d": 4.0, "permeability": 0.0, "f_3d": 1.0},

@@ -207,6 +207,9 @@ PROBLEMS: dict[str, Callable[[], dict[str, NDArray[np.float64] | float]]] = {
     "corner, krylov": lambda: krylov(corner(), 3000),
     "renormalise": lambda: result(md.solve(leaving("renormalise", structured=True))),
     "drop": lambda: result(md.solve(leaving("drop", structured=True))),
+    "partition": lambda: result(
+        md.solve(every_condition().with_coefficients(partition=2.5, series_resistance=0.2))
+    ),
     "clip": lambda: result(md.solve(leaving("clip", structured=True))),
     "clip, no box": lambda: result(md.solve(leaving("clip", structured=False))),
     "no box": lambda: result(md.solve(leaving("renormalise", structured=False))),
