@@ -9,7 +9,9 @@ of red cells along the vessels, and C as in `mixeddim.networks.oxygen`:
 k_3d is D alpha of the tissue, and beta = 1 / K(D) where the blood's own resistance K is all that
 the wall opposes. P1 in the tissue, with consumption lumped at its nodes; finite volumes with upwind
 advection on the network (`advection`), one for plasma that flows with Q and one for red cells that
-flow with F. Junctions mix perfectly: p_1d is one number there.
+flow with F. Junctions mix perfectly: p_1d is one number there. The exchange is lumped at the
+vertices of the network, N' W B N to its row sums, so that blood which runs dry does not undershoot;
+what leaves a vessel still is what enters the tissue.
 
 Newton's method solves for both pressures at once; its matrix is that of the coupled system and two
 diagonals more. A step is halved while it does not reduce the residual. Where p < 0, which rounding
@@ -273,6 +275,9 @@ class _OxygenProblem:
         self.cells = _advection_of_cells(system, Q * H)
         self.po2 = _entering_po2(system, inlet_po2, self.plasma.inflow)
         self.demand = _demand(system, consumption)
+        N, conductance = system.coupling.N, system.coupling.weights * system.coupling.beta
+        consistent = N.T @ sparse.diags_array(conductance) @ N
+        self.lumping = sparse.diags_array(N.T @ conductance) - consistent
         self.inflow = float(self._entering.sum())
         supply = self.inflow if self.inflow > 0 else self.processes.sum(self.demand.sum())
         self.scale = supply if supply > 0 else 1.0
@@ -305,7 +310,8 @@ class _OxygenProblem:
         r_3d, r_1d = self.system.unconstrained_residual(p_3d, p_1d)
         r_3d = np.where(self.is_free, r_3d + self.consumed(p_3d), 0.0)
         blood = self.blood
-        r_1d = r_1d + blood.solubility * (self.plasma.U @ p_1d) - self._entering
+        r_1d = r_1d + self.lumping @ p_1d - self._entering
+        r_1d += blood.solubility * (self.plasma.U @ p_1d)
         r_1d += blood.capacity * (self.cells.U @ blood.saturation(p_1d))
         return r_3d, r_1d
 
@@ -319,7 +325,7 @@ class _OxygenProblem:
         slope = self.demand * self.half / (np.maximum(p_3d, 0.0) + self.half) ** 2
         more_3 = sparse.diags_array(np.where(self.is_free, slope, 0.0))
         bound = sparse.diags_array(self.blood.capacity * self.blood.saturation_slope(p_1d))
-        more_1 = self.blood.solubility * self.plasma.U + self.cells.U @ bound
+        more_1 = self.lumping + self.blood.solubility * self.plasma.U + self.cells.U @ bound
         factors = BlockFactors(_Jacobian(self.system, more_3, more_1), "lu", check=True)
         step = factors.solve(-r[0], -r[1])
         factors.destroy()
@@ -436,7 +442,13 @@ def _entering_po2(
                 )
             po2[at_node[ordinals[node]]] = value
     else:
-        po2[:] = float(inlet_po2)
+        try:
+            po2[:] = float(inlet_po2)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"got inlet_po2={inlet_po2!r}; wanted a number, or a dictionary from the nodes "
+                "where blood enters to numbers, in mmHg."
+            ) from None
     known = po2[np.isfinite(po2)]
     if not np.all((known >= 0) & (known <= MOST_MMHG)):
         raise ValueError(

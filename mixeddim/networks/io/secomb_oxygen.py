@@ -62,7 +62,10 @@ def read_solute_parameters(path: str | os.PathLike[str]) -> SoluteParameters:
             "got a first solute that is not oxygen; wanted oxygen first, with 1 in the third "
             "column. Move it to the front."
         )
-    blood = BloodOxygen(p50, hill, capacity, solubility)
+    try:
+        blood = BloodOxygen(p50, hill, capacity, solubility)
+    except ValueError as error:
+        raise NetworkFileError(f"{path}: {error}") from error
     return SoluteParameters(blood, 1e-4 * diffusion, maximum, half, factor)
 
 

@@ -1,0 +1,55 @@
+"""Hill's curve and its slope, the table of resistances, and what is refused."""
+
+import numpy as np
+import pytest
+
+import mixeddim as md
+
+
+def test_hills_curve():
+    blood = md.BloodOxygen(p50=30.0, hill=2.5, capacity=0.5, solubility=3e-5)
+    assert blood.saturation(30.0) == pytest.approx(0.5, rel=1e-14)
+    p = np.array([0.0, 10.0, 60.0, 1e6])
+    np.testing.assert_allclose(blood.saturation(p), p**2.5 / (p**2.5 + 30**2.5), rtol=1e-13)
+    assert blood.content(60.0, 0.4) == pytest.approx(3e-5 * 60 + 0.2 * blood.saturation(60.0))
+    assert blood.saturation(-5.0) == blood.saturation_slope(-5.0) == 0.0
+
+
+def test_slope_is_the_derivative():
+    blood, p, step = md.BloodOxygen(), np.linspace(1, 120, 30), 1e-4
+    difference = (blood.saturation(p + step) - blood.saturation(p - step)) / (2 * step)
+    np.testing.assert_allclose(blood.saturation_slope(p), difference, rtol=1e-6)
+
+
+def test_resistance_is_interpolated():
+    table = md.IntravascularResistance(np.array([4e-6, 8e-6]), np.array([2e12, 1e12]))
+    np.testing.assert_allclose(table([1e-6, 3e-6, 9e-6]), [2e12, 1.5e12, 1e12])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"p50": 0.0}, "p50=0.0; wanted a finite positive number"),
+        ({"p50": 4000.0}, "p50=4000.0; wanted mmHg, where it is near 30. Divide Pa by 133.322"),
+        ({"hill": 0.5}, "hill=0.5; wanted at least 1"),
+        ({"solubility": np.nan}, "solubility=nan; wanted a finite positive number"),
+    ],
+)
+def test_blood_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        md.BloodOxygen(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("diameter", "resistance", "message"),
+    [
+        ([], [], "wanted a table, with one resistance for each diameter"),
+        ([4e-6], [1.0, 2.0], "wanted a table, with one resistance for each diameter"),
+        ([8e-6, 4e-6], [1.0, 2.0], "diameters do not rise"),
+        ([4e-6, 8e-6], [1.0, 0.0], "values that are not positive"),
+        ([4.0, 8.0], [2.0, 1.0], "diameters up to 8; wanted m. Multiply µm by 1e-6"),
+    ],
+)
+def test_table_refuses(diameter, resistance, message):
+    with pytest.raises(ValueError, match=message):
+        md.IntravascularResistance(diameter, resistance)
