@@ -251,7 +251,7 @@ def test_other_mistakes_are_explained(system):
     without = md.assemble(system.tissue, system.network, md.Coefficients())
     with pytest.raises(ValueError, match="given dofs of the tissue, of which there are none"):
         md.parametrise(without, "given_3d")
-    with pytest.raises(TypeError, match="got a CoupledSystem; wanted what mixeddim.parametrise"):
+    with pytest.raises(TypeError, match=r"got a CoupledSystem; wanted what mixeddim.parametrise"):
         learning.DifferentiableSolve(system, learning.Jacobi())
     parametrised = md.parametrise(system, "f_3d")
     with pytest.raises(ValueError, match="preconditioner"):
