@@ -18,6 +18,7 @@ CHAPTERS = (
     "getting_started",
     "your_own_problem",
     "many_solves",
+    "estimation",
     "parallel",
     "neural_preconditioners",
 )
