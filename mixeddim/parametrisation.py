@@ -131,7 +131,10 @@ class ParametrisedSystem:
             for base, name in ((fixed.K, "k_3d"), (fixed.M, "sigma_3d"), (fixed.A_11, "k_1d"))
         )
         exchange = fixed.N.T @ sparse.diags_array(fixed.weights * beta) @ fixed.N
-        return replace(fixed, K=K, M=M, beta=beta, A_11=(A_11 + exchange).tocsr())
+        reduced = replace(fixed, K=K, M=M, beta=beta, A_11=(A_11 + exchange).tocsr())
+        if K is fixed.K and M is fixed.M:
+            vars(reduced)["A_0"] = fixed.A_0  # the same object for all values
+        return reduced
 
     @cached_property
     def _sides(self) -> dict[str, sparse.csr_array]:

@@ -19,6 +19,7 @@ CHAPTERS = (
     "your_own_problem",
     "blood",
     "many_solves",
+    "estimation",
     "parallel",
     "neural_preconditioners",
 )

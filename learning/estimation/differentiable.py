@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from learning.krylov.cycles import Status
 from learning.krylov.preconditioner import Preconditioner, check_preconditioner
 from learning.solver import Solver
 from learning.systems.sparse import SparseMap, sparse_map
@@ -29,8 +30,12 @@ from mixeddim.tensors import ALONE, ParametrisedSystem, Term
 
 __all__ = ["DifferentiableSolve"]
 
-_POSITIVE = ("k_1d", "k_3d")
-_NOT_NEGATIVE = ("permeability", "sigma_3d")
+_SIGNS: Final = {
+    "k_1d": "positive",
+    "k_3d": "positive",
+    "permeability": "non-negative",
+    "sigma_3d": "non-negative",
+}
 
 
 class DifferentiableSolve:
@@ -192,10 +197,11 @@ class DifferentiableSolve:
             b_3, b_1, rtol=self._rtol, max_iterations=self._max_iterations, check=False
         )
         if not result.converged:
+            reason = result.status.value if isinstance(result.status, Status) else result.status
             raise RuntimeError(
-                f"got a solve that ended so: {result.status}; wanted a residual of {self._rtol}. "
-                "Look at the size of the parameters, raise max_iterations or rtol, or take "
-                "another preconditioner."
+                f"got a solve that did not end well ({reason}); wanted one that "
+                f"reaches rtol={self._rtol}. Look at the size of the parameters, or follow "
+                "this advice with max_iterations, rtol or another preconditioner."
             )
         u_1d = solver.reduced.back_substitute(result.x, b_1)
         return torch.from_numpy(np.concatenate([result.x, u_1d])) * self._is_free
@@ -208,31 +214,32 @@ class DifferentiableSolve:
                 "you named to parametrise, or name others there."
             )
         for name, value in parameters.items():
-            if not isinstance(value, torch.Tensor) or value.dtype != torch.float64:
-                got = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-                raise ValueError(
-                    f"got {name} as {got}; wanted a tensor of torch.float64. Convert it: "
-                    "torch.as_tensor(value, dtype=torch.float64)."
-                )
-            if value.device.type != "cpu":
-                raise ValueError(
-                    f"got {name} on {value.device}; wanted it on the CPU. Convert it: value.cpu()."
-                )
-            if value.shape != (sizes[name],):
-                raise ValueError(
-                    f"got {name} of shape {tuple(value.shape)}; wanted ({sizes[name]},). For one "
-                    f"number everywhere pass value.expand({sizes[name]})."
-                )
-            detached = value.detach()
-            least = float(detached.min())
-            is_wrong = (name in _POSITIVE and least <= 0) or (name in _NOT_NEGATIVE and least < 0)
-            if is_wrong or not bool(torch.isfinite(detached).all()):
-                sign = "positive " if name in _POSITIVE else ""
-                sign = "non-negative " if name in _NOT_NEGATIVE else sign
-                raise ValueError(
-                    f"got {name} from {least:.3g} to {float(detached.max()):.3g}; wanted finite "
-                    f"{sign}numbers. Estimate its logarithm: pass logarithm.exp()."
-                )
+            _check_value(name, value, sizes[name])
+
+
+def _check_value(name: str, value: torch.Tensor, size: int) -> None:
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.float64:
+        got = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ValueError(
+            f"got {name} as {got}; wanted a tensor of torch.float64. Convert it: "
+            "torch.as_tensor(value, dtype=torch.float64)."
+        )
+    if value.device.type != "cpu":
+        raise ValueError(
+            f"got {name} on {value.device}; wanted it on the CPU. Convert it: value.cpu()."
+        )
+    if value.shape != (size,):
+        raise ValueError(
+            f"got {name} of shape {tuple(value.shape)}; wanted ({size},). For one number "
+            f"everywhere pass value.expand({size})."
+        )
+    sign = _SIGNS.get(name)
+    least, most = (float(bound) for bound in value.detach().aminmax())
+    is_wrong = (sign == "positive" and least <= 0) or (sign == "non-negative" and least < 0)
+    if is_wrong or not bool(torch.isfinite(value.detach()).all()):
+        wanted = f"finite {sign} numbers" if sign else "finite numbers"
+        advice = "Estimate its logarithm: pass logarithm.exp()." if sign else "Look for NaN before."
+        raise ValueError(f"got {name} from {least:.3g} to {most:.3g}; wanted {wanted}. {advice}")
 
 
 @dataclass(frozen=True, eq=False)

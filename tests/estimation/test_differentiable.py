@@ -4,6 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import dolfinx
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -12,9 +13,10 @@ import ufl
 import learning
 import mixeddim as md
 from mixeddim import Dirichlet, Neumann, Robin
+from mixeddim.parametrisation import PARAMETERS
 from mixeddim.processes import Processes
 
-NAMES = ("permeability", "k_1d", "f_1d", "k_3d", "sigma_3d", "f_3d", "given_3d", "given_1d")
+NAMES = tuple(PARAMETERS)
 
 
 @pytest.fixture(scope="module", params=["tetrahedron", "hexahedron"])
@@ -63,6 +65,46 @@ def test_fields_are_those_of_the_assembled_system(system, names):
     exact = md.solve(system)
     for field, wanted in zip(solve(parameters), (exact.u_3d, exact.u_1d), strict=True):
         np.testing.assert_allclose(field, wanted.x.array, rtol=1e-9, atol=1e-10)
+
+
+def test_values_of_each_edge_and_cell_are_where_they_belong(system):
+    """Against functions that are constant on each vessel or cell, circles that leave dropped."""
+    rng = np.random.default_rng(4)
+    graph = nx.Graph(system.network.graph)
+    edge_names, cell_names = ("permeability", "k_1d", "f_1d"), ("k_3d", "sigma_3d", "f_3d")
+    coefficients, values = {}, {}
+    for name in edge_names:
+        values[name] = rng.uniform(0.5, 2.0, graph.number_of_edges())
+        nx.set_edge_attributes(graph, dict(zip(graph.edges, values[name], strict=True)), name)
+    nx.set_edge_attributes(graph, 0.45, "radius")
+    network = md.create_network(graph, 0.3)
+    coefficients |= {name: network.edge_field(name) for name in edge_names}
+    space = dolfinx.fem.functionspace(system.tissue.mesh, ("DG", 0))
+    for name in cell_names:
+        field = dolfinx.fem.Function(space)
+        values[name] = rng.uniform(0.5, 2.0, len(field.x.array))
+        field.x.array[space.dofmap.list[:, 0]] = values[name]
+        coefficients[name] = field
+    given = md.assemble(
+        system.tissue, network, md.Coefficients(**coefficients), outside="drop",
+        bcs_3d=[Dirichlet("x_min", lambda x: x[1])],
+    )  # fmt: skip
+    assert 0 < given.coupling.num_leaving < len(given.coupling.kept)
+    exact = md.solve(given)
+    solve = differentiable(given.with_coefficients(permeability=9.0), *values)
+    u_3d, u_1d = solve({name: torch.tensor(value) for name, value in values.items()})
+    np.testing.assert_allclose(u_3d, exact.u_3d.x.array, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(u_1d, exact.u_1d.x.array, rtol=1e-9, atol=1e-10)
+
+
+def test_fields_at_given_dofs_have_the_obvious_derivative(system):
+    """A misfit of given values alone: the adjoint is zero, and nothing else depends on it."""
+    solve = differentiable(system, "permeability", "given_1d")
+    values = some_values(solve)
+    _, u_1d = solve(values)
+    (3.0 * u_1d[system.side_1d.dirichlet_dofs]).sum().backward()
+    np.testing.assert_allclose(values["given_1d"].grad, 3.0)
+    assert not values["permeability"].grad.any()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -218,26 +260,28 @@ def test_gradient_costs_about_one_solve():
 
 
 WRONG = [
-    ({}, r"got the parameters \[\]; wanted \['k_3d', 'permeability'\]"),
-    ({"kappa": 1.0}, r"got the parameters \['k_3d', 'kappa', 'permeability'\]"),
+    ({}, r"got the parameters \[\]; wanted \['given_1d', 'k_3d', 'perm"),
+    ({"kappa": 1.0}, r"got the parameters \['given_1d', 'k_3d', 'kappa', 'permeability'\]"),
     ({"permeability": torch.ones(4, dtype=torch.float64)}, r"shape \(4,\); wanted \(\d+,\)"),
     ({"permeability": 1.0}, "permeability as float; wanted a tensor of torch.float64"),
     ({"permeability": "single"}, "permeability as torch.float32; wanted a tensor"),
     ({"permeability": -1.0 + 0j}, "permeability from -1 to -1; wanted finite non-negative"),
     ({"k_3d": 0j}, "k_3d from 0 to 0; wanted finite positive numbers. Estimate its logarithm"),
     ({"k_3d": complex("nan")}, "k_3d from nan to nan; wanted finite positive"),
+    ({"given_1d": complex("inf")}, "given_1d from inf to inf; wanted finite numbers. Look for NaN"),
+    ({"given_1d": "meta"}, r"given_1d on meta; wanted it on the CPU. Convert it: value.cpu\(\)"),
 ]
 
 
 @pytest.mark.parametrize(("wrong", "message"), WRONG, ids=[m[:30] for _, m in WRONG])
 def test_wrong_parameters_are_refused(system, wrong, message):
-    solve = differentiable(system, "permeability", "k_3d")
+    solve = differentiable(system, "permeability", "k_3d", "given_1d")
     values = dict(some_values(solve))
     for name, value in wrong.items():
         if isinstance(value, complex):  # everywhere
             value = torch.full_like(values[name], value.real)
         elif isinstance(value, str):
-            value = values[name].float()
+            value = values[name].float() if value == "single" else values[name].to(value)
         values[name] = value
     with pytest.raises(ValueError, match=message):
         solve(values if wrong else {})
@@ -251,14 +295,16 @@ def test_other_mistakes_are_explained(system):
     without = md.assemble(system.tissue, system.network, md.Coefficients())
     with pytest.raises(ValueError, match="given dofs of the tissue, of which there are none"):
         md.parametrise(without, "given_3d")
-    with pytest.raises(TypeError, match="got a CoupledSystem; wanted what mixeddim.parametrise"):
+    with pytest.raises(TypeError, match=r"got a CoupledSystem; wanted what mixeddim.parametrise"):
         learning.DifferentiableSolve(system, learning.Jacobi())
     parametrised = md.parametrise(system, "f_3d")
     with pytest.raises(ValueError, match="preconditioner"):
         learning.DifferentiableSolve(parametrised, None)
     solve = learning.DifferentiableSolve(parametrised, learning.Identity(), max_iterations=1)
     values = some_values(solve)
-    with pytest.raises(RuntimeError, match=r"got a solve that ended so: .*wanted a residual"):
+    with pytest.raises(
+        RuntimeError, match=r"\(stopped at max_iterations: .*wanted one that reaches rtol"
+    ):
         solve(values)
     with pytest.raises(ValueError, match=r"got fields of shapes .* wanted .* Convert them"):
         solve.residual(values, torch.zeros(3), torch.zeros(2))
