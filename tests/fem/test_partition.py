@@ -112,7 +112,9 @@ def test_transport_reaches_the_ratio(fork: nx.Graph) -> None:
     flow = 1e3 * md.solve_flow(fork, 1.0, {0: 1.0, 2: 0.2, 3: 0.0}).flow
     coefficients = md.Coefficients(k_1d=1e-3, permeability=10.0, partition=S, series_resistance=0.1)
     system = md.assemble(BOX, network, coefficients, bcs_1d=[])
-    states = list(md.simulate_transport(system, flow, time_step=200.0, num_steps=20, storage_3d=0.4))
+    states = list(
+        md.simulate_transport(system, flow, time_step=200.0, num_steps=20, storage_3d=0.4)
+    )
     assert max(state.mass_balance.error for state in states) < 1e-10
     np.testing.assert_allclose(states[-1].u_3d.x.array, S, rtol=1e-3)
 
