@@ -161,7 +161,9 @@ def parametrise(system: CoupledSystem, *names: str) -> ParametrisedSystem:
             `system.side_3d.dirichlet_dofs` and `system.side_1d.dirichlet_dofs`.
 
     Raises:
-        ValueError: If there is no name, or an unknown one, or no dof with a given value.
+        ValueError: If there is no name, or an unknown one, or no dof with a given value; or if the
+            wall exchanges anything but beta (u_1d - T u_3d), or its permeability is named and beta
+            not proportional to it.
         NotImplementedError: If the system is distributed over several processes.
     """
     system.processes.refuse("parametrise")
@@ -171,6 +173,7 @@ def parametrise(system: CoupledSystem, *names: str) -> ParametrisedSystem:
             "Name what you want derivatives with respect to."
         )
     sizes = _sizes(system, names)
+    _check_wall(system)
     side_3d, side_1d = system.side_3d, system.side_1d
     n_3 = len(side_3d.f)
     given = np.concatenate([side_3d.dirichlet_dofs, n_3 + side_1d.dirichlet_dofs]).astype(np.int64)
@@ -196,6 +199,17 @@ def parametrise(system: CoupledSystem, *names: str) -> ParametrisedSystem:
         sizes=sizes,
         cell_midpoints=corners.mean(axis=1),
     )
+
+
+def _check_wall(system: CoupledSystem) -> None:
+    """Refuse exchange other than beta (u_1d - T u_3d), under which equal fields exchange nothing."""
+    coupling = system.coupling
+    flux = coupling.flux(np.ones(len(system.side_3d.f)), np.ones(len(system.side_1d.f)))
+    if not np.all(np.abs(flux) <= 1e-8 * coupling.beta.max(initial=0.0)):
+        raise ValueError(
+            "got a wall through which equal fields exchange something; wanted one that exchanges "
+            "beta (u_1d - T u_3d). Leave out partition coefficients other than 1, and drag."
+        )
 
 
 def _num_cells(system: CoupledSystem) -> int:
@@ -227,7 +241,14 @@ def _at_points(
     edge_of_cell = system.network.edge_of_cell
     if name == "permeability":
         coupling = system.coupling
-        unit = coupling.with_permeability(system.network, 1.0).beta
+        unit, double = (
+            system.with_coefficients(permeability=kappa).coupling.beta for kappa in (1.0, 2.0)
+        )
+        if not np.allclose(double, 2.0 * unit, rtol=1e-12, atol=0.0):
+            raise ValueError(
+                "got a wall whose conductance is not proportional to its permeability; wanted one "
+                "that is. Leave out the resistance in series with it."
+            )
         return _jump(system), coupling.weights * unit, edge_of_cell[coupling.cells]
     at_points = gradients_at_points if name.startswith("k") else basis_at_points
     n_3, n_1 = len(system.side_3d.f), len(system.side_1d.f)

@@ -316,6 +316,22 @@ def test_other_mistakes_are_explained(system):
         md.CellExpression(1.0, [], system.tissue)
 
 
+def test_walls_of_another_kind_are_refused(system, monkeypatch):
+    coupling = dataclasses.replace(system.coupling, Pi=0.5 * system.coupling.Pi)
+    with pytest.raises(ValueError, match="wanted one that exchanges beta"):
+        md.parametrise(system.with_parts(coupling=coupling), "k_1d")
+    monkeypatch.setattr(
+        md.CoupledSystem,
+        "with_coefficients",
+        lambda *_, permeability: SimpleNamespace(
+            coupling=SimpleNamespace(beta=np.array([1.0 / (1.0 / permeability + 1.0)]))
+        ),
+    )
+    with pytest.raises(ValueError, match="not proportional to its permeability"):
+        md.parametrise(system, "permeability")
+    md.parametrise(system, "k_1d")
+
+
 def test_several_processes_are_refused(system):
     class Two(type(system)):
         processes = Processes(SimpleNamespace(size=2))
