@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = (
     "getting_started",
     "your_own_problem",
+    "leaky_vessels",
     "many_solves",
     "parallel",
     "neural_preconditioners",

@@ -8,7 +8,7 @@ edges, this reads
     D' G D p = inflow
 
 with given pressures moved to the right-hand side. The walls are tight, and the hematocrit does not
-split at junctions: viscosity is given.
+split at junctions: viscosity is given. Leaky walls: `mixeddim.solvers.leaky_flow`.
 """
 
 from __future__ import annotations
