@@ -18,6 +18,7 @@ CHAPTERS = (
     "getting_started",
     "your_own_problem",
     "blood",
+    "leaky_vessels",
     "many_solves",
     "estimation",
     "parallel",

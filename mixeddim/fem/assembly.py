@@ -150,7 +150,7 @@ class CoupledSystem(Blocks):
         """Coupling block, network rows and tissue columns."""
         if self.coupling.drag is None:
             return self.A_31.T.tocsr()
-        return -(self.N.T @ self.W @ self.B @ self.Pi).tocsr()
+        return (-(self.N.T @ self.W @ self.B) @ self.Pi).tocsr()
 
     @cached_property
     def A_11(self) -> sparse.csr_array:

@@ -113,10 +113,9 @@ class LeakyFlow:
         """What leaves each edge through its wall, volume per time, shape (num_edges,)."""
         coupling = self.system.coupling
         edges = self.network.edge_of_cell[coupling.cells]
-        total: NDArray[np.float64] = np.bincount(
-            edges, coupling.weights * self.filtration, self.network.graph.number_of_edges()
-        )
-        return total
+        num_edges = self.network.graph.number_of_edges()
+        total = np.bincount(edges, coupling.weights * self.filtration, num_edges)
+        return np.asarray(total, dtype=float)
 
 
 def solve_leaky_flow(

@@ -179,6 +179,28 @@ def transport() -> Iterator[md.TransportState]:
     )
 
 
+def leaky_transport() -> dict[str, NDArray[np.float64] | float]:
+    """Return a tracer in the flow through leaky vessels, and that flow."""
+    box = md.create_box(6)
+    network = md.create_network(md.random_vascular_graph(15, 0.05, seed=2), box.spacing)
+    ends = {n: 2e4 * p for n, p in pressures(network.graph)}
+    filtration = md.Filtration(
+        hydraulic_conductivity=0.1, mobility=1.0, oncotic_1d=8.0, drainage=0.3
+    )
+    flow = md.solve_leaky_flow(box, network, 1e-3, ends, filtration=filtration)
+    assert flow.balance.error < 1e-10
+    coefficients = md.Coefficients(k_3d=0.1, sigma_3d=0.2, permeability=2.0, partition=1.7)
+    system = md.assemble(box, network, coefficients, bcs_1d=[])
+    states = md.simulate_transport(
+        system, flow, time_step=0.05, num_steps=5, storage_3d=lambda x: 0.2 + x[0], storage_1d=0.8
+    )
+    return result(list(states)[-1]) | {
+        "pressure_3d": in_order_of_coordinates(flow.pressure_3d),
+        "segment flow": flow.segment_flow,
+        "filtration": flow.filtration,
+    }
+
+
 def pressures(graph: nx.Graph) -> list[tuple[object, float]]:
     ends = [n for n, degree in graph.degree if degree == 1 or graph.nodes[n].get("inlet")]
     return [(n, 1e-3 * (graph.nodes[n].get("inlet", False))) for n in ends]
@@ -216,6 +238,7 @@ PROBLEMS: dict[str, Callable[[], dict[str, NDArray[np.float64] | float]]] = {
     "few cells": lambda: result(md.solve(few_cells())),
     "few cells, krylov": lambda: krylov(few_cells(), 0),
     "newton": lambda: result(md.solve_nonlinear(every_condition(), md.MichaelisMenten(3.0, 0.5))),
+    "leaky transport": leaky_transport,
     "transport": lambda: result(list(transport())[-1]),
 }
 

@@ -41,6 +41,8 @@ SOME = {
         "corner",
         "drop",
         "clip, no box",
+        "leaky transport",
+        "partition",
         "no box",
         "newton",
         "hexahedron, krylov, factored",
