@@ -354,6 +354,7 @@ class BoxInverse:
 
     @classmethod
     def of(cls, parts: Sequence[_Parts], grid: Grid, batch: SystemBatch) -> BoxInverse:
+        """Return that of what was read off."""
         node_of_dof = torch.tensor(grid.node_of_dof, device=batch.g.device)
         return cls(
             tuple(torch.tensor(_eigenvectors(axis)[1]).to(batch.g) for axis in parts[0].axes),

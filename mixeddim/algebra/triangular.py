@@ -72,9 +72,9 @@ def factors_solver(factors: SuperLU) -> Callable[[Array], Array]:
 
     def solve(b: Array) -> Array:
         if b.ndim == 2:
-            y, x = np.empty(b.shape), np.empty(b.shape)
-            substitute_in_columns(parts, np.ascontiguousarray(b), y, x)
-            return x
+            columns = np.empty(b.shape)
+            substitute_in_columns(parts, np.ascontiguousarray(b), np.empty(b.shape), columns)
+            return columns
         y, x = np.empty(len(b)), np.empty(len(b))
         substitute(parts, b, y, x)
         return x

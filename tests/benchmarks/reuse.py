@@ -24,6 +24,7 @@ import ufl
 
 import learning
 import mixeddim as md
+from learning.petsc import PetscPreconditioner
 from learning.systems.tissue import _TISSUES
 
 NUM_ROUNDS = 5
@@ -121,7 +122,7 @@ class KeptGAMG:
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.kept is None:
             alone = replace(systems[0], beta=0.0 * systems[0].beta)
-            self.kept = learning.PetscPreconditioner("gamg").setup([alone], batch)
+            self.kept = PetscPreconditioner("gamg").setup([alone], batch)
         return self.kept
 
 
@@ -142,7 +143,7 @@ def compare_networks(num_cells: int, permeability: float) -> None:
             learning.GeometricMultigrid(degree=3, dtype=single, polynomial="fourth_kind"),
         )
         * 2,
-        "PETSc's GAMG": (learning.PetscPreconditioner("gamg"), kept_gamg),
+        "PETSc's GAMG": (PetscPreconditioner("gamg"), kept_gamg),
         "learned multigrid": (learning.load_pretrained("multigrid"),) * 2,
     }
     times: dict[str, list[list[float]]] = {name: [] for name in methods}

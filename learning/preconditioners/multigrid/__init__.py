@@ -2,5 +2,5 @@
 
 Imports `systems` and `krylov`. Read `stencils` (operators on a grid), `transfer` (between grids),
 `grids` (whole or in boxes), `tissue` (all grids of it), `network`, `exchange`, `smoothers` and
-`cholesky`, `near_kernel`, `geometric` and `cycle`, and `learned` (with trained smoothers).
+`cholesky`, `level`, `near_kernel`, `geometric` and `cycle`, `learned` (with trained smoothers).
 """

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import learning
-from learning.preconditioners.multigrid import geometric
+from learning.preconditioners.multigrid import level
 from learning.preconditioners.multigrid.learned import LearnedMultigrid
 from learning.training.weights import load_weights, save_weights
 
@@ -53,7 +53,7 @@ def test_a_model_that_returns_nan_says_so(problem, network):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_batch_equals_its_systems_one_by_one(problem, network, setup, dtype, monkeypatch):
     # Else the strongest coupling of a batch says whether all systems take row sums.
-    monkeypatch.setattr(geometric, "LUMPED", -1.0)
+    monkeypatch.setattr(level, "LUMPED", -1.0)
     systems = [
         problem(), problem(kind="murray_tree", k=1e-4), problem(seed=1, contrast=1e4),
         problem(kind="capillary_mesh", permeability=0.01, sigma=10.0),

@@ -9,7 +9,7 @@ from scipy import sparse
 
 import learning
 import mixeddim as md
-from learning.preconditioners.multigrid import geometric
+from learning.preconditioners.multigrid import geometric, level
 from learning.preconditioners.multigrid.network import NetworkResponse
 from learning.preconditioners.multigrid.smoothers import low_rank
 from learning.systems.operators import averaging_matrices, network_bases
@@ -65,7 +65,7 @@ def test_the_smoother_equals_its_dense_definition(num_nodes, bcs_1d):
 
 def test_a_batch_equals_its_systems_one_by_one(monkeypatch):
     # Else the strongest coupling of a batch says whether all systems take row sums.
-    monkeypatch.setattr(geometric, "LUMPED", -1.0)
+    monkeypatch.setattr(level, "LUMPED", -1.0)
     monkeypatch.setattr(geometric, "MOST_COARSE_NODES", 40)
     systems = [reduced(), reduced(1, **FOLLOWING)]
     r = torch.randn(2, len(systems[0].g), generator=torch.Generator().manual_seed(0)).double()
