@@ -18,6 +18,7 @@ CHAPTERS = (
     "getting_started",
     "your_own_problem",
     "blood",
+    "oxygen",
     "many_solves",
     "parallel",
     "neural_preconditioners",
