@@ -130,9 +130,11 @@ def secomb(folder: Path) -> Case:
 
 # ## Solution
 #
-# Vessels end on the faces of the tissue, so that their walls reach beyond it. The box is a few
-# cells larger on each side; out there nothing is consumed. Secomb's programs do the same in an
+# Vessels end on the faces of the tissue, so that their walls reach beyond it. The box is larger by
+# a margin of cells on each side, in which nothing is consumed. Secomb's programs do the same in an
 # infinite space. The resistances of blood and of the unresolved tissue act in series.
+
+MOST_CELLS = 12_000  # in the tissue, which may be a thin sheet
 
 
 @dataclass(frozen=True)
@@ -143,17 +145,22 @@ class Result:
     vessel_mean: float
     fraction_below_1: float  # of the tissue's volume
     fraction_below_5: float
+    num_margin: int  # cells around the tissue
     cpu_time: float  # [s]
     files: tuple[Path, ...] = ()
 
 
 def solve(case: Case, num_cells: int, num_margin: int) -> Result:
     started = process_time()
-    in_tissue = np.maximum(1, np.rint(num_cells * case.side / case.side.min())).astype(int)
+    cell = max(case.side.min() / num_cells, (case.side.prod() / MOST_CELLS) ** (1 / 3))
+    in_tissue = np.maximum(2, np.rint(case.side / cell)).astype(int)
+    radius, places = md.edge_radii(case.graph), md.node_positions(case.graph)
+    beyond = radius.max() + np.maximum(-places, places - case.side).max(axis=0)
+    needed = np.floor(beyond * in_tissue / case.side) + 1  # cells that hold all walls
+    num_margin = max(num_margin, int(needed.max()))
     margin = num_margin * case.side / in_tissue
     box = md.create_box(in_tissue + 2 * num_margin, -margin, case.side + margin)
 
-    radius = md.edge_radii(case.graph)
     resistance = case.resistance(radius) + md.unresolved_resistance(box, radius, case.diffusion)
     permeability = 1 / (2 * np.pi * radius * resistance)
     nx.set_edge_attributes(
@@ -187,6 +194,7 @@ def solve(case: Case, num_cells: int, num_margin: int) -> Result:
         vessel_mean=solution.vessel_mean,
         fraction_below_1=float(volume[po2 < 1].sum()),
         fraction_below_5=float(volume[po2 < 5].sum()),
+        num_margin=num_margin,
         cpu_time=process_time() - started,
     )
 
@@ -203,7 +211,7 @@ def inside(x, side: np.ndarray):
 
 def po2_in_tissue(solution: md.OxygenSolution, num_margin: int) -> tuple[np.ndarray, np.ndarray]:
     """Return PO2 at the nodes in the tissue, and their parts of its volume."""
-    part = slice(num_margin, -num_margin or None)
+    part = slice(num_margin, -num_margin)
     po2 = solution.system.grid.to_grid(solution.u_3d.x.array)[part, part, part]
     volume = np.ones(po2.shape)
     for axis in range(3):
@@ -219,12 +227,12 @@ def po2_in_tissue(solution: md.OxygenSolution, num_margin: int) -> tuple[np.ndar
 # mean PO2 of the tissue over the depth.
 
 
-def draw_po2(result: Result, num_margin: int, file: Path) -> Path:
+def draw_po2(result: Result, file: Path) -> Path:
     solution, side = result.solution, 1e6 * result.case.side
     mesh, dofs = solution.system.network.mesh, solution.system.network.P1.dofmap.list
     ends = 1e6 * mesh.geometry.x[mesh.geometry.dofmaps[0]]
     in_vessels = solution.u_1d.x.array[dofs].mean(axis=1)
-    po2, _ = po2_in_tissue(solution, num_margin)
+    po2, _ = po2_in_tissue(solution, result.num_margin)
     norm = Normalize(0, in_vessels.max())
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     vessels, tissue = figure.subplots(1, 2)
@@ -243,8 +251,8 @@ def draw_po2(result: Result, num_margin: int, file: Path) -> Path:
 # The second one shows how PO2 is distributed over the tissue's volume and the vessels' length.
 
 
-def draw_histogram(result: Result, num_margin: int, file: Path) -> Path:
-    po2, volume = po2_in_tissue(result.solution, num_margin)
+def draw_histogram(result: Result, file: Path) -> Path:
+    po2, volume = po2_in_tissue(result.solution, result.num_margin)
     length = result.solution.system.coupling.weights
     bins = np.linspace(0, max(po2.max(), result.solution.blood_po2.max()), 31)
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -273,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     parser = argparse.ArgumentParser(description="Oxygen from blood to tissue.")
     add = parser.add_argument
     add("--num-cells", type=int, default=10, help="cells along the tissue's shortest side (10)")
-    add("--margin", type=int, default=2, help="cells around the tissue (2)")
+    add("--margin", type=int, default=1, help="cells around the tissue, at least (1)")
     add("--secomb", type=Path, metavar="FOLDER", help="where network.dat and its parameters are")
     add("--output", type=Path, default="output", metavar="FOLDER", help="where to write (output)")
     args = parser.parse_args(argv)
@@ -288,8 +296,8 @@ def main(argv: Sequence[str] | None = None) -> Result:
         print(f"{name:<17} {number:.4g}")
     print(f"CPU time          {result.cpu_time:.2f} s")
     pictures = (
-        draw_po2(result, args.margin, args.output / "oxygen.png"),
-        draw_histogram(result, args.margin, args.output / "oxygen_histogram.png"),
+        draw_po2(result, args.output / "oxygen.png"),
+        draw_histogram(result, args.output / "oxygen_histogram.png"),
     )
     file = args.output / "oxygen.json"
     file.write_text(json.dumps(numbers, indent=2) + "\n")

@@ -19,6 +19,7 @@ CHAPTERS = (
     "your_own_problem",
     "blood",
     "leaky_vessels",
+    "oxygen",
     "many_solves",
     "estimation",
     "parallel",

@@ -7,8 +7,8 @@ edges, this reads
 
     D' G D p = inflow
 
-with given pressures moved to the right-hand side. Viscosity is given: `blood` finds it together with
-the hematocrit. The walls are tight; for leaky ones see `mixeddim.solvers.leaky_flow`.
+with given pressures moved to the right-hand side. Viscosity is given: `blood` finds it together
+with the hematocrit. The walls are tight; for leaky ones see `mixeddim.solvers.leaky_flow`.
 """
 
 from __future__ import annotations

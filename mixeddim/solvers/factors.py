@@ -43,6 +43,7 @@ class BlockFactors:
         starts = np.concatenate([[0], np.cumsum(processes.join(np.array([num_3])))])
         shares = num_1 * np.arange(processes.size + 1) // processes.size
         self._num_3, self._share = num_3, slice(*shares[processes.rank : processes.rank + 2])
+        self._starts, self._shares = starts, shares
         matrix = distributed_matrix(_held_rows(blocks, starts, shares), processes)
         self._ksp = ksp = PETSc.KSP().create(petsc_comm(processes))
         ksp.setOperators(matrix)
@@ -51,6 +52,36 @@ class BlockFactors:
         ksp.getPC().setFactorSolverType("mumps")
         ksp.setErrorIfNotConverged(check)
         self._x, self._b = matrix.createVecs()
+
+    def precondition(self, blocks: Blocks, max_iterations: int) -> None:
+        """Solve with another matrix of the same shape from now on, by GMRES.
+
+        The factors precondition it (Saad & Schultz 1986, doi:10.1137/0907058).
+
+        Args:
+            blocks: The matrix, near to the factored one.
+            max_iterations: Where GMRES gives up.
+        """
+        matrix = distributed_matrix(_held_rows(blocks, self._starts, self._shares), self._processes)
+        ksp = self._ksp
+        ksp.getPC().setReusePreconditioner(True)
+        ksp.setOperators(matrix)
+        ksp.setType("gmres")
+        ksp.setPCSide(PETSc.PC.Side.RIGHT)
+        ksp.setGMRESRestart(max_iterations)
+        ksp.setTolerances(max_it=max_iterations)
+        ksp.setErrorIfNotConverged(False)
+
+    def solve_to(self, b: Pair, rtol: float) -> Pair | None:
+        """Return the solution by GMRES after `precondition`, or None where that gives up.
+
+        Args:
+            b: Right-hand side, as in `solve`.
+            rtol: Residual at which to stop, in units of b.
+        """
+        self._ksp.setTolerances(rtol=rtol, atol=0.0)
+        x = self.solve(*b)
+        return x if self._ksp.getConvergedReason() > 0 else None
 
     def solve(self, b_3: NDArray[np.float64], b_1: NDArray[np.float64]) -> Pair:
         """Return tissue and network part of the solution.

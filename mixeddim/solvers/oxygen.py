@@ -47,6 +47,9 @@ from mixeddim.solvers.stationary import Solution
 
 __all__ = ["OxygenBudget", "OxygenSolution", "solve_oxygen"]
 
+MOST_ITERATIONS: Final = 25
+"""Of GMRES with the factors of an earlier step; then new factors cost less."""
+
 SHORTEST_STEP: Final = 2.0**-12
 """Part of a Newton step below which halving it is given up."""
 
@@ -199,11 +202,11 @@ def solve_oxygen(
         SolverError: If Newton's method does not converge.
     """
     problem = _OxygenProblem(
-        system, flow, hematocrit, inlet_po2, consumption, half_consumption, blood
+        system, flow, hematocrit, inlet_po2, consumption, half_consumption, blood, rtol
     )
-    if not 0 < rtol < 1:
-        raise ValueError(f"got rtol={rtol!r}; wanted a number between 0 and 1, such as 1e-10.")
-    p, norms = _newton(problem, rtol, max_iterations)
+    p, norms = _newton(problem, max_iterations)
+    if problem.factors is not None:
+        problem.factors.destroy()
     u_3d, u_1d = system.side_3d.function(p[0], "po2_3d"), system.side_1d.function(p[1], "po2_1d")
     relative = norms[-1]
     return OxygenSolution(
@@ -219,9 +222,9 @@ def solve_oxygen(
     )
 
 
-def _newton(problem: _OxygenProblem, rtol: float, max_iterations: int) -> tuple[Pair, list[float]]:
+def _newton(problem: _OxygenProblem, max_iterations: int) -> tuple[Pair, list[float]]:
     """Return both pressures, and the norm of the residual at the start and after each step."""
-    p = problem.start()
+    p, rtol = problem.start(), problem.rtol
     r = problem.residual(p)
     norms = [problem.norm(r)]
     change = np.inf
@@ -258,7 +261,10 @@ class _OxygenProblem:
         consumption: Coefficient,
         half_consumption: float,
         blood: BloodOxygen,
+        rtol: float,
     ) -> None:
+        if not 0 < rtol < 1:
+            raise ValueError(f"got rtol={rtol!r}; wanted a number between 0 and 1, such as 1e-10.")
         if len(system.side_1d.dirichlet_dofs) > 0:
             raise ValueError(
                 f"got a system with u_1d given at {len(system.side_1d.dirichlet_dofs)} nodes; "
@@ -269,6 +275,7 @@ class _OxygenProblem:
                 f"got half_consumption={half_consumption!r}; wanted a positive pressure in mmHg."
             )
         self.system, self.blood, self.half = system, blood, float(half_consumption)
+        self.rtol = rtol
         self.processes: Processes = system.processes
         Q, H = _flow_and_hematocrit(system, flow, hematocrit)
         self.plasma = discretise_advection(system.network, Q)
@@ -282,6 +289,7 @@ class _OxygenProblem:
         supply = self.inflow if self.inflow > 0 else self.processes.sum(self.demand.sum())
         self.scale = supply if supply > 0 else 1.0
         self.is_free = system.side_3d.is_free
+        self.factors: BlockFactors | None = None
 
     @property
     def _entering(self) -> NDArray[np.float64]:
@@ -326,10 +334,18 @@ class _OxygenProblem:
         more_3 = sparse.diags_array(np.where(self.is_free, slope, 0.0))
         bound = sparse.diags_array(self.blood.capacity * self.blood.saturation_slope(p_1d))
         more_1 = self.lumping + self.blood.solubility * self.plasma.U + self.cells.U @ bound
-        factors = BlockFactors(_Jacobian(self.system, more_3, more_1), "lu", check=True)
-        step = factors.solve(-r[0], -r[1])
-        factors.destroy()
-        return step
+        jacobian, b = _Jacobian(self.system, more_3, more_1), (-r[0], -r[1])
+        if self.factors is not None:
+            self.factors.precondition(jacobian, MOST_ITERATIONS)
+            # As far as Newton's method needs to stay quadratic, or to end.
+            norm = self.norm(r)
+            needed = max(1e-2 * norm, 0.01 * self.rtol / norm if norm > 0 else 1.0)
+            step = self.factors.solve_to(b, min(1e-2, needed))
+            if step is not None:
+                return step
+            self.factors.destroy()
+        self.factors = BlockFactors(jacobian, "lu", check=True)
+        return self.factors.solve(*b)
 
     def budget(self, p: Pair) -> OxygenBudget:
         """Return what flowed where."""

@@ -10,6 +10,9 @@
 | `.swc`          | `read_swc`       |                 | µm in the file, m returned  |
 | `.dat`          | `read_secomb`    |                 | m, Pa, m³/s returned        |
 
+`read_solute_parameters` and `read_intravascular_resistance` read what Secomb's programs know of
+oxygen.
+
 `read_network` and `write_network` choose by suffix. `Scaling` then maps lengths to those of the
 problem, `mixeddim.networks.cleaning` repairs measured networks.
 """
