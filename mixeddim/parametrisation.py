@@ -202,7 +202,7 @@ def parametrise(system: CoupledSystem, *names: str) -> ParametrisedSystem:
 
 
 def _check_wall(system: CoupledSystem) -> None:
-    """Refuse exchange other than beta (u_1d - T u_3d): equal fields exchange nothing under it."""
+    """Refuse exchange other than beta (u_1d - T u_3d), which is zero between equal fields."""
     coupling = system.coupling
     flux = coupling.flux(np.ones(len(system.side_3d.f)), np.ones(len(system.side_1d.f)))
     if not np.all(np.abs(flux) <= 1e-8 * coupling.beta.max(initial=0.0)):
