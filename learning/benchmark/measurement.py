@@ -84,6 +84,11 @@ class _Batch:
     right_hand_sides: dict[str, torch.Tensor]
 
     @property
+    def fresh_tensors(self) -> SystemBatch:
+        """The batch without what another method or repetition made of the tissue."""
+        return replace(self.tensors, kept={})
+
+    @property
     def fresh_systems(self) -> list[ReducedSystem]:
         """Copies with the operator only, so that no set-up reuses the work of another one."""
         return [_fresh(system) for system in self.systems]
@@ -192,7 +197,7 @@ class _Trial:
                     iterations, statuses = [stop.max_iterations] * len(b), ["TIME_LIMIT"] * len(b)
                 else:
                     if solve is None:
-                        solve = self.solver.setup(batch.fresh_systems, batch.tensors, stop)
+                        solve = self.solver.setup(batch.fresh_systems, batch.fresh_tensors, stop)
                     solved = solve(b)
                     iterations, statuses = solved.iterations, solved.statuses
                 self.statuses += statuses
@@ -209,7 +214,9 @@ class _Trial:
         setup_time = solve_time = 0.0
         for batch in self.batches:
             systems = batch.fresh_systems
-            solve, seconds = _timed(self.solver.setup, batch.tensors, systems, batch.tensors, stop)
+            solve, seconds = _timed(
+                self.solver.setup, batch.tensors, systems, batch.fresh_tensors, stop
+            )
             setup_time += seconds
             _, seconds = _timed(solve, batch.tensors, batch.right_hand_sides[worst])
             solve_time += seconds

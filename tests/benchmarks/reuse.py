@@ -34,7 +34,6 @@ PRECONDITIONERS = {
     "multigrid, degree 2": learning.GeometricMultigrid(degree=2),
     "learned multigrid": learning.load_pretrained("multigrid"),
 }
-NUM_NETWORKS = 50
 
 
 def k_3d(x: ufl.SpatialCoordinate) -> ufl.core.expr.Expr:
@@ -85,6 +84,12 @@ def compare_assembly(num_cells: int) -> None:
         print(f"{name:<14} {first:>11.0f} ms {second:>5.0f} ms {second / first:>7.2f}", flush=True)
 
 
+def solve_anew(system: md.ReducedSystem, M: learning.Preconditioner, *, check: bool) -> object:
+    """Solve without what an earlier solve made of the tissue."""
+    _TISSUES.clear()
+    return learning.solve(system, M, check=check)
+
+
 def compare_solves(num_cells: int) -> None:
     box = md.create_box(num_cells)
     [network] = networks(box, 1)
@@ -99,7 +104,7 @@ def compare_solves(num_cells: int) -> None:
             solver = learning.Solver(reduced, M)
             alone, kept, together = medians(
                 [
-                    lambda M=M, check=check: learning.solve(single, M, check=check),
+                    lambda M=M, check=check: solve_anew(single, M, check=check),
                     lambda s=solver, check=check: s.solve(block[0], check=check),
                     lambda s=solver, check=check: s.solve(block, check=check),
                 ]
@@ -126,10 +131,10 @@ class KeptGAMG:
         return self.kept
 
 
-def compare_networks(num_cells: int, permeability: float) -> None:
+def compare_networks(num_cells: int, permeability: float, number: int) -> None:
     """Print, for each method, a solve per network: set-up anew, set-up shared, and iterations."""
     box = md.create_box(num_cells)
-    first, *others = networks(box, NUM_NETWORKS)
+    first, *others = networks(box, number)
     coefficients = md.Coefficients(k_3d=k_3d, sigma_3d=1.0, permeability=permeability)
     system = md.assemble(box, first, coefficients)
     systems = [md.reduce(s) for s in (system, *map(system.with_network, others))]
@@ -158,24 +163,28 @@ def compare_networks(num_cells: int, permeability: float) -> None:
                 row.append(1e3 * (time.process_time() - start))
                 assert result.converged
             times[name].append([*row, result.iterations])
-    print(f"{NUM_NETWORKS} networks, permeability {permeability:g}, ms per network")
+    print(f"{number} networks, permeability {permeability:g}, ms per network", flush=True)
     print(f"{'':<26} set-up anew   shared   iterations   shared, learned / this")
     found = {name: np.median(rows[1:], axis=0) for name, rows in times.items()}
     learned = found["learned multigrid"][1]
     for name, (anew_ms, shared_ms, iterations) in found.items():
         ratio = learned / shared_ms
-        print(f"{name:<26} {anew_ms:>8.1f} {shared_ms:>11.1f} {iterations:>9.0f} {ratio:>15.2f}")
+        print(
+            f"{name:<26} {anew_ms:>8.1f} {shared_ms:>11.1f} {iterations:>9.0f} {ratio:>15.2f}",
+            flush=True,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a set-up that is paid once saves.")
     parser.add_argument("what", choices=["assembly", "solves", "networks"])
     parser.add_argument("num_cells", type=int)
+    parser.add_argument("--networks", type=int, default=50)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.what == "networks":
         for permeability in (1.0, 1e3):
-            compare_networks(args.num_cells, permeability)
+            compare_networks(args.num_cells, permeability, args.networks)
         return
     compare = {"assembly": compare_assembly, "solves": compare_solves}[args.what]
     compare(args.num_cells)
