@@ -52,7 +52,6 @@ from .networks.oxygen import IntravascularResistance as IntravascularResistance
 from .networks.scaling import Scaling as Scaling
 from .networks.skeletons import from_skeleton as from_skeleton
 from .networks.viscosity import relative_viscosity as relative_viscosity
-from .networks.wall_resistance import tabulated_resistance as tabulated_resistance
 from .parametrisation import ParametrisedSystem as ParametrisedSystem
 from .parametrisation import parametrise as parametrise
 from .reduction import ReducedSystem as ReducedSystem

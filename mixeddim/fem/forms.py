@@ -59,8 +59,8 @@ class Coefficients:
         permeability: kappa of the vessel wall, per area; beta = 2 pi outer_radius kappa. Not
             negative.
         series_resistance: K in series with the wall, per length: the wall's conductance is
-            1 / (1 / (2 pi outer_radius kappa) + K). Not negative; `tabulated_resistance` gives
-            that of blood by diameter.
+            1 / (1 / (2 pi outer_radius kappa) + K). Not negative; `IntravascularResistance`
+            has that of blood by diameter.
         partition: s, the ratio u_3d / u_1d at equilibrium (of solubilities, say): the wall
             exchanges beta (u_1d - T u_3d / s). A positive number.
         f_3d: Source in the tissue, per volume.

@@ -135,30 +135,3 @@ def test_negative_resistances_are_refused(network: md.Network) -> None:
         md.Coefficients(series_resistance=-1.0)
     with pytest.raises(ValueError, match=r"got a series_resistance from -\S+ to .*; wanted finite"):
         assemble(network, series_resistance=lambda x: x[2] - 10.0)
-
-
-# --- K(D) from a table ------------------------------------------------------------------------
-
-TABLE = [(4.0, 2.4), (5.0, 2.0), (8.0, 1.4)]
-
-
-def test_a_table_is_linear_between_its_rows_and_constant_beyond() -> None:
-    K = md.tabulated_resistance([[3.0, 4.0, 4.5], [6.5, 8.0, 40.0]], TABLE)
-    np.testing.assert_allclose(K, [[2.4, 2.4, 2.2], [1.7, 1.4, 1.4]])
-
-
-@pytest.mark.parametrize(("table", "message"), [
-    (None, r"got a table of type NoneType and shape \(\); wanted one row"),
-    ([], r"got a table of type list and shape \(0,\); wanted one row"),
-    ([(4.0,)], "wanted one row"),
-    ([(5.0, 2.0), (4.0, 2.4)], "wanted rising diameters"),
-    ([(4.0, -1.0)], "resistances that are not negative"),
-])  # fmt: skip
-def test_what_is_no_table_is_refused(table: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        md.tabulated_resistance(5.0, table)
-
-
-def test_what_is_no_diameter_is_refused() -> None:
-    with pytest.raises(ValueError, match="got diameters from 0 to 5; wanted finite positive"):
-        md.tabulated_resistance([0.0, 5.0], TABLE)
