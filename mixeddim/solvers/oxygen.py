@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, cast
 
+import dolfinx  # noqa: F401  (as Method)
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
