@@ -26,24 +26,30 @@ import mixeddim._fenics  # noqa: F401
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import dolfinx
+import dolfinx  # noqa: F401  (as Method)
 import numpy as np
-import ufl
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from mixeddim.accuracy import ACCURACY, Pair, relative_change
 from mixeddim.fem.assembly import CoupledSystem
-from mixeddim.fem.forms import Coefficient, as_ufl, source
-from mixeddim.fem.matrices import assemble_vector
-from mixeddim.networks.oxygen import MOST_MMHG, BloodOxygen
+from mixeddim.fem.blocks import Blocks
+from mixeddim.fem.forms import Coefficient
+from mixeddim.networks.oxygen import BloodOxygen
 from mixeddim.processes import Processes
 from mixeddim.solvers.advection import discretise_advection
 from mixeddim.solvers.conjugate_gradients import SolverError
 from mixeddim.solvers.factors import BlockFactors
-from mixeddim.solvers.stationary import Solution
+from mixeddim.solvers.oxygen_data import (
+    advection_of_cells,
+    demand,
+    entering_po2,
+    flow_and_hematocrit,
+    loads,
+)
+from mixeddim.solvers.stationary import Method, Solution  # noqa: F401  (the site resolves types)
 
 __all__ = ["OxygenBudget", "OxygenSolution", "solve_oxygen"]
 
@@ -146,7 +152,7 @@ class OxygenSolution(Solution):
     def tissue_mean(self) -> float:
         """Mean pressure in the tissue, over its volume [mmHg]."""
         total = self.system.processes.sum
-        return total(self._volumes @ self._owned) / total(self._volumes.sum())
+        return total(float(self._volumes @ self._owned)) / total(self._volumes.sum())
 
     def hypoxic_fraction(self, below: float) -> float:
         """Return the part of the tissue's volume, shared out to its nodes, below a pressure [mmHg].
@@ -154,11 +160,11 @@ class OxygenSolution(Solution):
         `tissue_statistics` takes the linear field in each cell instead, on one process.
         """
         total = self.system.processes.sum
-        return total(self._volumes @ (self._owned < below)) / total(self._volumes.sum())
+        return total(float(self._volumes @ (self._owned < below))) / total(self._volumes.sum())
 
     @cached_property
     def _volumes(self) -> NDArray[np.float64]:
-        return _loads(self.system, 1.0, "volume")
+        return loads(self.system, 1.0, "volume")
 
     @property
     def _owned(self) -> NDArray[np.float64]:
@@ -277,11 +283,11 @@ class _OxygenProblem:
         self.system, self.blood, self.half = system, blood, float(half_consumption)
         self.rtol = rtol
         self.processes: Processes = system.processes
-        Q, H = _flow_and_hematocrit(system, flow, hematocrit)
+        Q, H = flow_and_hematocrit(system, flow, hematocrit)
         self.plasma = discretise_advection(system.network, Q)
-        self.cells = _advection_of_cells(system, Q * H)
-        self.po2 = _entering_po2(system, inlet_po2, self.plasma.inflow)
-        self.demand = _demand(system, consumption)
+        self.cells = advection_of_cells(system, Q * H)
+        self.po2 = entering_po2(system, inlet_po2, self.plasma.inflow)
+        self.demand = demand(system, consumption)
         N, conductance = system.coupling.N, system.coupling.weights * system.coupling.beta
         consistent = N.T @ sparse.diags_array(conductance) @ N
         self.lumping = sparse.diags_array(N.T @ conductance) - consistent
@@ -334,7 +340,8 @@ class _OxygenProblem:
         more_3 = sparse.diags_array(np.where(self.is_free, slope, 0.0))
         bound = sparse.diags_array(self.blood.capacity * self.blood.saturation_slope(p_1d))
         more_1 = self.lumping + self.blood.solubility * self.plasma.U + self.cells.U @ bound
-        jacobian, b = _Jacobian(self.system, more_3, more_1), (-r[0], -r[1])
+        jacobian = cast("Blocks", _Jacobian(self.system, more_3, more_1))
+        b = (-r[0], -r[1])
         if self.factors is not None:
             self.factors.precondition(jacobian, MOST_ITERATIONS)
             # As far as Newton's method needs to stay quadratic, or to end.
@@ -374,111 +381,6 @@ class _Jacobian:
         self.processes = system.processes
         self.A_31, self.A_13 = system.A_31, system.A_13
         self.A_33, self.A_11 = (system.A_33 + more_3).tocsr(), (system.A_11 + more_1).tocsr()
-
-
-def _loads(system: CoupledSystem, value: Coefficient, name: str) -> NDArray[np.float64]:
-    """Return the integrals of a coefficient times each basis function of the tissue."""
-    V = system.side_3d.V
-    return assemble_vector(
-        dolfinx.fem.form(source(ufl.TestFunction(V), as_ufl(value, V.mesh, name)))
-    )
-
-
-def _demand(system: CoupledSystem, consumption: Coefficient) -> NDArray[np.float64]:
-    """Return the largest consumption at each node [m³/s]."""
-    demand = _loads(system, consumption, "consumption")
-    least = system.processes.max(-demand.min(initial=0.0))
-    if not least <= 0:
-        raise ValueError(
-            "got a consumption that is negative, or no number, somewhere in the tissue; wanted "
-            "M0 >= 0 [1/s]. Give a production as f_3d of the coefficients."
-        )
-    return demand
-
-
-def _flow_and_hematocrit(
-    system: CoupledSystem, flow: ArrayLike, hematocrit: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    graph = system.network.graph
-    num_edges = graph.number_of_edges()
-    values = []
-    for name, given in (("flow", flow), ("hematocrit", hematocrit)):
-        try:
-            value = np.asarray(given, dtype=float)
-        except (TypeError, ValueError):
-            value = np.full((), np.nan)
-        if value.shape not in ((), (num_edges,)):
-            raise ValueError(
-                f"got {name} of shape {value.shape}; wanted a number for each of the {num_edges} "
-                "edges, in the order of network.graph.edges, such as that of solve_blood."
-            )
-        value = np.broadcast_to(value, num_edges)
-        for edge in np.flatnonzero(~np.isfinite(value)):
-            raise ValueError(
-                f"got no {name} on edge {list(graph.edges)[edge]!r}; wanted a finite number for "
-                "each edge. Take it from solve_blood on network.graph."
-            )
-        values.append(value)
-    Q, H = values
-    if not np.all((H >= 0) & (H <= 1)):
-        raise ValueError(
-            f"got hematocrits from {H.min():.3g} to {H.max():.3g}; wanted them from 0 to 1. Give "
-            "shares, not per cent."
-        )
-    return Q, H
-
-
-def _advection_of_cells(system: CoupledSystem, flux: NDArray[np.float64]) -> Any:
-    try:
-        return discretise_advection(system.network, flux)
-    except ValueError as error:
-        raise ValueError(
-            "got a hematocrit with which red cells get lost or appear where vessels meet; wanted "
-            "that of solve_blood on network.graph, or one number for all edges. As a flow of red "
-            f"cells: {error}"
-        ) from error
-
-
-def _entering_po2(
-    system: CoupledSystem,
-    inlet_po2: float | Mapping[Hashable, float],
-    inflow: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return the pressure of entering blood at the dofs of the network; 0 where none enters."""
-    graph = system.network.graph
-    at_node = system.network.dof_of_node
-    po2 = np.full(len(inflow), np.nan)
-    if isinstance(inlet_po2, Mapping):
-        ordinals = {node: ordinal for ordinal, node in enumerate(graph)}
-        for node, value in inlet_po2.items():
-            if node not in ordinals:
-                raise ValueError(
-                    f"got a PO2 at {node!r}; wanted a node of the graph, such as "
-                    f"{next(iter(graph))!r}."
-                )
-            po2[at_node[ordinals[node]]] = value
-    else:
-        try:
-            po2[:] = float(inlet_po2)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"got inlet_po2={inlet_po2!r}; wanted a number, or a dictionary from the nodes "
-                "where blood enters to numbers, in mmHg."
-            ) from None
-    known = po2[np.isfinite(po2)]
-    if not np.all((known >= 0) & (known <= MOST_MMHG)):
-        raise ValueError(
-            f"got an inlet_po2 from {known.min():.4g} to {known.max():.4g}; wanted mmHg, from 0 to "
-            f"{MOST_MMHG:.0f}. Divide Pa by 133.322."
-        )
-    enters = inflow > 1e-12 * inflow.max(initial=0.0)
-    for dof in np.flatnonzero(enters & ~np.isfinite(po2)):
-        node = list(graph)[int(np.flatnonzero(at_node == dof)[0])]
-        raise ValueError(
-            f"got no PO2 of the blood that enters at node {node!r}; wanted that of all blood that "
-            "enters. Add the node to inlet_po2."
-        )
-    return np.where(np.isfinite(po2), po2, 0.0)
 
 
 def _not_converged(norms: list[float], rtol: float) -> SolverError:

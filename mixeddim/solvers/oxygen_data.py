@@ -1,0 +1,127 @@
+"""What oxygen is solved from, checked and as arrays: flow, red cells, entering PO2, consumption."""
+
+from __future__ import annotations
+
+import mixeddim._fenics  # noqa: F401
+
+from collections.abc import Hashable, Mapping
+
+import dolfinx
+import numpy as np
+import ufl
+from numpy.typing import ArrayLike, NDArray
+
+from mixeddim.fem.assembly import CoupledSystem
+from mixeddim.fem.forms import Coefficient, as_ufl, source
+from mixeddim.fem.matrices import assemble_vector
+from mixeddim.networks.oxygen import MOST_MMHG
+from mixeddim.solvers.advection import Advection, discretise_advection
+
+__all__ = ["advection_of_cells", "demand", "entering_po2", "flow_and_hematocrit", "loads"]
+
+
+def loads(system: CoupledSystem, value: Coefficient, name: str) -> NDArray[np.float64]:
+    """Return the integrals of a coefficient times each basis function of the tissue."""
+    V = system.side_3d.V
+    return assemble_vector(
+        dolfinx.fem.form(source(ufl.TestFunction(V), as_ufl(value, V.mesh, name)))
+    )
+
+
+def demand(system: CoupledSystem, consumption: Coefficient) -> NDArray[np.float64]:
+    """Return the largest consumption at each node [m³/s]."""
+    most = loads(system, consumption, "consumption")
+    least = system.processes.max(-most.min(initial=0.0))
+    if not least <= 0:
+        raise ValueError(
+            "got a consumption that is negative, or no number, somewhere in the tissue; wanted "
+            "M0 >= 0 [1/s]. Give a production as f_3d of the coefficients."
+        )
+    return most
+
+
+def flow_and_hematocrit(
+    system: CoupledSystem, flow: ArrayLike, hematocrit: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return flow and hematocrit of each edge."""
+    graph = system.network.graph
+    num_edges = graph.number_of_edges()
+    values = []
+    for name, given in (("flow", flow), ("hematocrit", hematocrit)):
+        try:
+            value = np.asarray(given, dtype=float)
+        except (TypeError, ValueError):
+            value = np.full((), np.nan)
+        if value.shape not in ((), (num_edges,)):
+            raise ValueError(
+                f"got {name} of shape {value.shape}; wanted a number for each of the {num_edges} "
+                "edges, in the order of network.graph.edges, such as that of solve_blood."
+            )
+        value = np.broadcast_to(value, num_edges)
+        for edge in np.flatnonzero(~np.isfinite(value)):
+            raise ValueError(
+                f"got no {name} on edge {list(graph.edges)[edge]!r}; wanted a finite number for "
+                "each edge. Take it from solve_blood on network.graph."
+            )
+        values.append(value)
+    Q, H = values
+    if not np.all((H >= 0) & (H <= 1)):
+        raise ValueError(
+            f"got hematocrits from {H.min():.3g} to {H.max():.3g}; wanted them from 0 to 1. Give "
+            "shares, not per cent."
+        )
+    return Q, H
+
+
+def advection_of_cells(system: CoupledSystem, flux: NDArray[np.float64]) -> Advection:
+    """Discretise the advection of red cells, whose flow along each edge is given."""
+    try:
+        return discretise_advection(system.network, flux)
+    except ValueError as error:
+        raise ValueError(
+            "got a hematocrit with which red cells get lost or appear where vessels meet; wanted "
+            "that of solve_blood on network.graph, or one number for all edges. As a flow of red "
+            f"cells: {error}"
+        ) from error
+
+
+def entering_po2(
+    system: CoupledSystem,
+    inlet_po2: float | Mapping[Hashable, float],
+    inflow: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the pressure of entering blood at the dofs of the network; 0 where none enters."""
+    graph = system.network.graph
+    at_node = system.network.dof_of_node
+    po2 = np.full(len(inflow), np.nan)
+    if isinstance(inlet_po2, Mapping):
+        ordinals = {node: ordinal for ordinal, node in enumerate(graph)}
+        for node, value in inlet_po2.items():
+            if node not in ordinals:
+                raise ValueError(
+                    f"got a PO2 at {node!r}; wanted a node of the graph, such as "
+                    f"{next(iter(graph))!r}."
+                )
+            po2[at_node[ordinals[node]]] = value
+    else:
+        try:
+            po2[:] = float(inlet_po2)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"got inlet_po2={inlet_po2!r}; wanted a number, or a dictionary from the nodes "
+                "where blood enters to numbers, in mmHg."
+            ) from None
+    known = po2[np.isfinite(po2)]
+    if not np.all((known >= 0) & (known <= MOST_MMHG)):
+        raise ValueError(
+            f"got an inlet_po2 from {known.min():.4g} to {known.max():.4g}; wanted mmHg, from 0 to "
+            f"{MOST_MMHG:.0f}. Divide Pa by 133.322."
+        )
+    enters = inflow > 1e-12 * inflow.max(initial=0.0)
+    for dof in np.flatnonzero(enters & ~np.isfinite(po2)):
+        node = list(graph)[int(np.flatnonzero(at_node == dof)[0])]
+        raise ValueError(
+            f"got no PO2 of the blood that enters at node {node!r}; wanted that of all blood that "
+            "enters. Add the node to inlet_po2."
+        )
+    return np.where(np.isfinite(po2), po2, 0.0)
