@@ -59,6 +59,8 @@ napoleon_attr_annotations = False  # types are in the signature
 nitpick_ignore_regex = [
     # A field that TransportState inherits, and whose alias its own module does not import.
     ("py:class", "Method"),
+    # The annotation of a field with two arguments, which is cut at its comma.
+    ("py:class", r"dict\[~collections\.abc\.Hashable"),
     # Single backticks, of which many are formulas: see default_role.
     ("py:obj", ".*"),
     # Other projects, whose inventories an offline build cannot fetch.
