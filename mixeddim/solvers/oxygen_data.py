@@ -17,7 +17,45 @@ from mixeddim.fem.matrices import assemble_vector
 from mixeddim.networks.oxygen import MOST_MMHG
 from mixeddim.solvers.advection import Advection, discretise_advection
 
-__all__ = ["advection_of_cells", "demand", "entering_po2", "flow_and_hematocrit", "loads"]
+__all__ = [
+    "advection_of_cells",
+    "check_half_consumption",
+    "check_wall",
+    "demand",
+    "entering_po2",
+    "flow_and_hematocrit",
+    "loads",
+]
+
+
+def check_wall(system: CoupledSystem) -> None:
+    """Refuse exchange that is not driven by the difference of the pressures alone."""
+    coupling = system.coupling
+    if coupling.partition != 1:
+        raise ValueError(
+            f"got a system with partition={coupling.partition!r}; wanted 1, since partial "
+            "pressures of both sides are equal at equilibrium. Leave partition out: the "
+            "solubilities are in k_3d and in blood."
+        )
+    if coupling.drag is not None:
+        raise ValueError(
+            "got a system of a state of transport, in which fluid drags a tracer through the "
+            "wall; wanted exchange alone. Pass the system that was passed to simulate_transport."
+        )
+
+
+def check_half_consumption(half_consumption: float) -> None:
+    """Refuse what is no partial pressure in mmHg."""
+    if not 0 < half_consumption < np.inf:
+        raise ValueError(
+            f"got half_consumption={half_consumption!r}; wanted a positive pressure in mmHg, such "
+            "as 1.0."
+        )
+    if half_consumption > MOST_MMHG:
+        raise ValueError(
+            f"got half_consumption={half_consumption!r}; wanted mmHg, of which it is a few. Divide "
+            "Pa by 133.322."
+        )
 
 
 def loads(system: CoupledSystem, value: Coefficient, name: str) -> NDArray[np.float64]:
