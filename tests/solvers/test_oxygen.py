@@ -242,8 +242,12 @@ MESSAGES = [
     ({"inlet_po2": "high"}, "inlet_po2='high'; wanted a number, or a dictionary"),
     ({"inlet_po2": {1: 80.0}}, "no PO2 of the blood that enters at node 0"),
     ({"inlet_po2": {7: 80.0}}, "PO2 at 7; wanted a node of the graph"),
+    ({"inlet_po2": {0: "high"}}, "PO2 'high' at node 0; wanted a number in mmHg"),
+    ({"inlet_po2": {0: 10_000.0}}, "inlet_po2 from 1e.04 to 1e.04; wanted mmHg"),
+    ({"flow": [3.0]}, r"velocity up to .* m/s; wanted those of blood, in m³/s\. Multiply nl/min"),
     ({"consumption": -1.0}, "consumption that is negative, or no number"),
     ({"half_consumption": 0.0}, "half_consumption=0.0; wanted a positive pressure in mmHg"),
+    ({"half_consumption": "low"}, "half_consumption='low'; wanted a positive pressure in mmHg"),
     ({"half_consumption": 1400.0}, "half_consumption=1400.0; wanted mmHg.*Divide Pa by 133.322"),
     ({"hematocrit": 1.1}, "hematocrits from 1.1 to 1.1; wanted them from 0 to 1"),
     ({"hematocrit": -0.1}, "hematocrits from -0.1 to -0.1; wanted them from 0 to 1"),
@@ -272,6 +276,12 @@ def test_refuses_exchange_that_is_not_driven_by_pressures():
     coupling = replace(system.coupling, drag=system.coupling.beta)
     with pytest.raises(ValueError, match=r"fluid drags .* Pass the system that was passed"):
         md.solve_oxygen(replace(system, coupling=coupling), 1e-14, 0.4, **STANDARD)
+
+
+def test_refuses_given_pressures_in_another_unit():
+    system = assemble(straight(), 4, bcs_3d=[md.Dirichlet("x_min", 5300.0)])
+    with pytest.raises(ValueError, match="bcs_3d with values up to 5300; wanted mmHg, from 0 to"):
+        md.solve_oxygen(system, 1e-14, 0.4, **STANDARD)
 
 
 def test_refuses_red_cells_that_appear():

@@ -109,6 +109,13 @@ def test_what_is_no_reflection_is_refused(
         simulate(assemble(network), flow, solvent_reflection=reflection)
 
 
+def test_a_reflection_without_filtration_is_refused(
+    network: md.Network, flow: md.LeakyFlow
+) -> None:
+    with pytest.raises(ValueError, match=r"got solvent_reflection=0\.5 and a flow through tight"):
+        simulate(assemble(network), flow.tight.flow, solvent_reflection=0.5)
+
+
 def test_the_flow_of_another_network_is_refused(fork: nx.Graph, flow: md.LeakyFlow) -> None:
     other = assemble(md.create_network(fork, BOX.spacing))
     with pytest.raises(ValueError, match=r"got the flow of another network.*Pass the same network"):
