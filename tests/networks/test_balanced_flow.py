@@ -41,6 +41,13 @@ def test_the_change_is_the_least_possible() -> None:
     np.testing.assert_allclose(md.balance_flow(graph, given), expected, rtol=1e-9)
 
 
+def test_vessels_where_nothing_flows_stay_so() -> None:
+    graph = loop()
+    balanced = md.balance_flow(graph, np.array([3.0, 0.0, 2.5, 0.0, 2.8, 3.1]))
+    np.testing.assert_array_equal(balanced[[1, 3]], 0.0)
+    assert abs(missing(graph, balanced)).max() < 1e-14
+
+
 def test_a_flow_that_adds_up_and_none_at_all_stay() -> None:
     graph = loop()
     flow = md.solve_flow(graph, 1.0, {0: 1.0, 5: 0.0}).flow
