@@ -97,8 +97,19 @@ def capillaries() -> Case:
 
 
 # Secomb's files hold the flow and the hematocrit of each segment, with few digits. `balance_flow`
-# makes them add up at junctions, blood and red cells alike. Blood may enter and leave at the nodes
-# of the third table.
+# makes them add up at junctions, first those of blood, then those of red cells. Where little blood
+# flows the latter may end outside of what blood can hold; then they start once more from inside.
+# Blood may enter and leave at the nodes of the third table.
+
+
+def balanced_hematocrit(graph: nx.Graph, flow: np.ndarray, hematocrit: np.ndarray) -> np.ndarray:
+    for _ in range(100):
+        cells = md.balance_flow(graph, hematocrit * flow)
+        balanced = np.divide(cells, flow, out=hematocrit.copy(), where=flow != 0)
+        if balanced.min() >= 0 and balanced.max() <= 1:
+            break
+        hematocrit = balanced.clip(0.01, 0.95)
+    return balanced
 
 
 def secomb(folder: Path) -> Case:
@@ -113,13 +124,13 @@ def secomb(folder: Path) -> Case:
     flow, hematocrit = (
         np.array([value for *_, value in graph.edges(data=name)]) for name in ("flow", "hematocrit")
     )
-    cells = md.balance_flow(graph, solutes.flow_factor * flow * hematocrit)
     flow = md.balance_flow(graph, solutes.flow_factor * flow)
+    hematocrit = balanced_hematocrit(graph, flow, hematocrit)
     return Case(
         graph,
         sides(files["network.dat"]),
         flow,
-        np.divide(cells, flow, out=np.zeros_like(flow), where=flow != 0),
+        hematocrit,
         solutes.blood,
         md.read_intravascular_resistance(files["intravascres.dat"]),
         solutes.diffusion,

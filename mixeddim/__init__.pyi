@@ -82,9 +82,9 @@ from .solvers.mass_balance import MassBalance as MassBalance
 from .solvers.nonlinear import MichaelisMenten as MichaelisMenten
 from .solvers.nonlinear import NonlinearSolution as NonlinearSolution
 from .solvers.nonlinear import solve_nonlinear as solve_nonlinear
-from .solvers.oxygen import OxygenBudget as OxygenBudget
 from .solvers.oxygen import OxygenSolution as OxygenSolution
 from .solvers.oxygen import solve_oxygen as solve_oxygen
+from .solvers.oxygen_budget import OxygenBudget as OxygenBudget
 from .solvers.stationary import Solution as Solution
 from .solvers.stationary import SolverError as SolverError
 from .solvers.stationary import solve as solve

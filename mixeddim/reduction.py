@@ -164,7 +164,16 @@ def reduce(system: CoupledSystem) -> ReducedSystem:
 
     Args:
         system: The assembled system; its matrices are shared, not copied.
+
+    Raises:
+        ValueError: If fluid drags u through the wall, so that the matrix is not symmetric.
     """
+    if system.coupling.drag is not None:
+        raise ValueError(
+            "got a system in which fluid drags u through the wall, as that of a state of "
+            "transport with a leaky flow; wanted a symmetric one. Pass the system that was passed "
+            "to simulate_transport."
+        )
     reduced = ReducedSystem(
         K=system.K,
         M=system.M,

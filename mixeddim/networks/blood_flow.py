@@ -187,8 +187,8 @@ def balance_flow(graph: nx.Graph, flow: ArrayLike) -> NDArray[np.float64]:
     if is_open.all() or not Q.any():
         return Q.copy()
     inner = node_differences(graph)[:, np.flatnonzero(~is_open)]
-    weight = sparse.diags_array(np.maximum(abs(Q), 1e-9 * abs(Q).max()))
-    held = sparse.eye_array(inner.shape[1]) * (1e-12 * abs(Q).max())  # a part without an end
+    weight = sparse.diags_array(abs(Q))
+    held = sparse.eye_array(inner.shape[1]) * (1e-12 * abs(Q).max())  # nodes that nothing passes
     solve = laplacian_solver(inner.T @ weight @ inner + held)
     for _ in range(3):  # the solution, and two refinements
         Q = Q - weight @ (inner @ solve(inner.T @ Q))

@@ -13,6 +13,7 @@ doi:10.1114/B:ABME.0000049036.08817.44).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,10 +43,18 @@ class BloodOxygen:
     def __post_init__(self) -> None:
         for name in ("p50", "hill", "capacity", "solubility"):
             value = getattr(self, name)
-            if not 0 < value < np.inf:
-                raise ValueError(f"got {name}={value!r}; wanted a finite positive number.")
+            if not isinstance(value, Real) or not 0 < value < np.inf:
+                raise ValueError(
+                    f"got {name}={value!r}; wanted a finite positive number, such as the default, "
+                    f"{type(self).__dataclass_fields__[name].default}."
+                )
         if self.hill < 1:
             raise ValueError(f"got hill={self.hill!r}; wanted at least 1, such as 2.7.")
+        if self.capacity > 1:
+            raise ValueError(
+                f"got capacity={self.capacity!r}; wanted m³ of oxygen per m³ of red cells, where "
+                "it is near 0.5. Divide ml/dl by 100."
+            )
         if self.p50 > MOST_MMHG:
             raise ValueError(
                 f"got p50={self.p50!r}; wanted mmHg, where it is near 30. Divide Pa by 133.322."
@@ -95,10 +104,10 @@ class IntravascularResistance:
                 "got a table whose diameters do not rise, or with values that are not positive; "
                 "wanted positive ones by rising diameter. Sort the table."
             )
-        if D[-1] > 0.1:
+        if D[-1] > 0.1 or K.max() < 1e3:
             raise ValueError(
-                f"got diameters up to {D[-1]:.3g}; wanted m. Multiply µm by 1e-6, and resistances "
-                "in mmHg s/µm² by 1e12."
+                f"got diameters up to {D[-1]:.3g} and resistances up to {K.max():.3g}; wanted m "
+                "and mmHg s/m². Multiply µm by 1e-6, and resistances in mmHg s/µm² by 1e12."
             )
         object.__setattr__(self, "diameter", D)
         object.__setattr__(self, "resistance", K)

@@ -149,7 +149,7 @@ def solve_leaky_flow(
         ValueError: If nothing holds the level of the tissue's pressure.
 
     Example:
-        Rat tissue in mmHg, with the wall, tissue and lymph of Baxter & Jain (1989)::
+        In cm, s and mmHg, with the wall, tissue and lymph of Baxter & Jain (1989)::
 
             flow = solve_leaky_flow(
                 box, network, viscosity, {arteriole: 25.0, venule: 10.0},

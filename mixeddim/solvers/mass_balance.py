@@ -85,8 +85,10 @@ def balance_mass(
     residual_3d, residual_1d = system.unconstrained_residual(u_3d, u_1d)
     processes = system.processes
     exchange = coupling.weights * coupling.flux(u_3d, u_1d)
-    through_wall = coupling.weights * coupling.beta
-    through_wall *= abs(coupling.N @ u_1d) + abs(coupling.Pi @ u_3d) / coupling.partition
+    outside, inside = coupling.conductances
+    through_wall = inside * abs(coupling.N @ u_1d)
+    through_wall += outside * abs(coupling.Pi @ u_3d) / coupling.partition
+    through_wall *= coupling.weights
     boundary_3d = _boundary_inflow(side_3d, u_3d, residual_3d)
     boundary_1d = _boundary_inflow(side_1d, u_1d, residual_1d)
     reaction_3d = side_3d.M @ u_3d

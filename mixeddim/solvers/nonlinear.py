@@ -39,7 +39,14 @@ from mixeddim.solvers.conjugate_gradients import SequenceSolver, SolverError
 from mixeddim.solvers.mass_balance import MassBalance, balance_mass
 from mixeddim.solvers.stationary import Method, Solution
 
-__all__ = ["Linearisation", "MichaelisMenten", "NonlinearSolution", "Uptake", "solve_nonlinear"]
+__all__ = [
+    "Linearisation",
+    "MichaelisMenten",
+    "NonlinearSolution",
+    "Uptake",
+    "less_source",
+    "solve_nonlinear",
+]
 
 Linearisation = Literal["newton", "picard"]
 
@@ -104,7 +111,7 @@ class NonlinearSolution(Solution):
     def mass_balance(self) -> MassBalance:
         """The flows into and out of tissue and network; r(u_3d) is part of `reaction_3d`."""
         u_3d, u_1d = self.u_3d.x.array, self.u_1d.x.array
-        balance = balance_mass(_less_source(self.system, self.uptake_load), u_3d, u_1d)
+        balance = balance_mass(less_source(self.system, self.uptake_load), u_3d, u_1d)
         return replace(
             balance,
             source_3d=balance.source_3d + self.uptake,
@@ -161,7 +168,7 @@ def solve_nonlinear(
     accuracy = max(ACCURACY, 1000.0 * rtol)
     while True:
         load = assemble_vector(rate)
-        residual_3d, residual_1d = _less_source(system, load).unconstrained_residual(
+        residual_3d, residual_1d = less_source(system, load).unconstrained_residual(
             u_3d.x.array, u_1d.x.array
         )
         free = residual_3d[side_3d.is_free], residual_1d[side_1d.is_free]
@@ -205,7 +212,7 @@ def _set(field: dolfinx.fem.Function, dofs: NDArray[np.float64]) -> dolfinx.fem.
     return field
 
 
-def _less_source(system: CoupledSystem, load: NDArray[np.float64]) -> CoupledSystem:
+def less_source(system: CoupledSystem, load: NDArray[np.float64]) -> CoupledSystem:
     """Return the system with a load taken off the source of its tissue."""
     return replace(system, side_3d=replace(system.side_3d, f=system.side_3d.f - load))
 

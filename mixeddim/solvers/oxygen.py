@@ -24,8 +24,9 @@ from __future__ import annotations
 import mixeddim._fenics  # noqa: F401
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any, Final, cast
 
 import dolfinx  # noqa: F401  (as Method)
@@ -42,8 +43,13 @@ from mixeddim.processes import Processes
 from mixeddim.solvers.advection import discretise_advection
 from mixeddim.solvers.conjugate_gradients import SolverError
 from mixeddim.solvers.factors import BlockFactors
+from mixeddim.solvers.mass_balance import MassBalance, balance_mass
+from mixeddim.solvers.nonlinear import less_source
+from mixeddim.solvers.oxygen_budget import OxygenBudget
 from mixeddim.solvers.oxygen_data import (
     advection_of_cells,
+    check_half_consumption,
+    check_system,
     demand,
     entering_po2,
     flow_and_hematocrit,
@@ -51,51 +57,13 @@ from mixeddim.solvers.oxygen_data import (
 )
 from mixeddim.solvers.stationary import Method, Solution  # noqa: F401  (the site resolves types)
 
-__all__ = ["OxygenBudget", "OxygenSolution", "solve_oxygen"]
+__all__ = ["OxygenSolution", "solve_oxygen"]
 
 MOST_ITERATIONS: Final = 25
 """Of GMRES with the factors of an earlier step; then new factors cost less."""
 
 SHORTEST_STEP: Final = 2.0**-12
 """Part of a Newton step below which halving it is given up."""
-
-
-@dataclass(frozen=True)
-class OxygenBudget:
-    """Volumes of oxygen per time [m³/s].
-
-    Attributes:
-        inflow: Brought in by blood.
-        outflow: Carried away by blood.
-        consumption: Consumed by the tissue.
-        boundary: Inflow through the boundary of the tissue, and its sources.
-        exchange: From vessels into tissue.
-    """
-
-    inflow: float
-    outflow: float
-    consumption: float
-    boundary: float
-    exchange: float
-
-    @property
-    def error(self) -> float:
-        """Amount missing, relative to what comes in."""
-        missing = self.inflow + self.boundary - self.outflow - self.consumption
-        coming = max(self.inflow, abs(self.boundary))
-        return abs(missing) / coming if coming > 0 else 0.0
-
-    def __str__(self) -> str:
-        """Return a table, one amount a line."""
-        return "\n".join(
-            [
-                f"flowed in      {self.inflow:12.4e} m³/s",
-                f"flowed out     {self.outflow:12.4e}",
-                f"consumed       {self.consumption:12.4e}",
-                f"over boundary  {self.boundary:12.4e}",
-                f"error          {self.error:12.1e}",
-            ]
-        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,18 +73,36 @@ class OxygenSolution(Solution):
     Attributes:
         blood: What blood carries.
         budget: What came in, was consumed and flowed out.
+        consumed: What is consumed at each tissue node of this process [m³/s],
+            shape (num_dofs_3d,).
         residual_norms: Sum of the magnitudes of the residual, over that of the inflow, at the start
             and after each iteration, shape (iterations + 1,).
     """
 
     blood: BloodOxygen
     budget: OxygenBudget
+    consumed: NDArray[np.float64]
     residual_norms: NDArray[np.float64]
 
     def __repr__(self) -> str:
         return (
             f"OxygenSolution({self.iterations} iterations, extraction {self.extraction:.1%}, "
             f"balance error {self.budget.error:.1e})"
+        )
+
+    @cached_property
+    def mass_balance(self) -> MassBalance:
+        """The budget side by side: blood is part of `boundary_1d`, consumption of `reaction_3d`."""
+        u_3d, u_1d = self.u_3d.x.array, self.u_1d.x.array
+        balance = balance_mass(less_source(self.system, self.consumed), u_3d, u_1d)
+        budget = self.budget
+        return replace(
+            balance,
+            source_3d=balance.source_3d + budget.consumption,
+            reaction_3d=balance.reaction_3d + budget.consumption,
+            boundary_1d=balance.boundary_1d + budget.inflow - budget.outflow,
+            traded_3d=balance.traded_3d + budget.consumption,
+            traded_1d=balance.traded_1d + budget.inflow + budget.outflow,
         )
 
     @cached_property
@@ -224,6 +210,7 @@ def solve_oxygen(
         relative,
         blood,
         problem.budget(p),
+        problem.consumed(p[0]),
         np.array(norms),
     )
 
@@ -269,17 +256,15 @@ class _OxygenProblem:
         blood: BloodOxygen,
         rtol: float,
     ) -> None:
-        if not 0 < rtol < 1:
+        if not isinstance(rtol, Real) or not 0 < rtol < 1:
             raise ValueError(f"got rtol={rtol!r}; wanted a number between 0 and 1, such as 1e-10.")
         if len(system.side_1d.dirichlet_dofs) > 0:
             raise ValueError(
                 f"got a system with u_1d given at {len(system.side_1d.dirichlet_dofs)} nodes; "
                 "wanted none, since oxygen enters with the blood. Assemble it with bcs_1d=[]."
             )
-        if not 0 < half_consumption < np.inf:
-            raise ValueError(
-                f"got half_consumption={half_consumption!r}; wanted a positive pressure in mmHg."
-            )
+        check_system(system)
+        check_half_consumption(half_consumption)
         self.system, self.blood, self.half = system, blood, float(half_consumption)
         self.rtol = rtol
         self.processes: Processes = system.processes
@@ -363,11 +348,11 @@ class _OxygenProblem:
         through, _ = self.system.unconstrained_residual(p_3d, p_1d)
         given = ~self.is_free
         consumed = self.consumed(p_3d)
-        side = self.system.side_3d
-        boundary = total(
-            (side.f + side.h - side.R @ p_3d - side.M @ p_3d).sum()
-            + (through + consumed)[given].sum()
+        gained_3d, gained_1d = (
+            (side.f + side.h - side.R @ u - side.M @ u).sum()
+            for side, u in zip((self.system.side_3d, self.system.side_1d), p, strict=True)
         )
+        boundary = total(gained_3d + (through + consumed)[given].sum()) + float(gained_1d)
         coupling = self.system.coupling
         exchange = float(coupling.weights @ coupling.flux(p_3d, p_1d))
         amounts = self.inflow, float(left.sum()), total(consumed.sum()), boundary, exchange

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mixeddim._fenics  # noqa: F401
 
 from collections.abc import Hashable, Mapping
+from numbers import Real
+from typing import Final
 
 import dolfinx
 import numpy as np
@@ -14,10 +16,59 @@ from numpy.typing import ArrayLike, NDArray
 from mixeddim.fem.assembly import CoupledSystem
 from mixeddim.fem.forms import Coefficient, as_ufl, source
 from mixeddim.fem.matrices import assemble_vector
+from mixeddim.networks.graphs import edge_radii
 from mixeddim.networks.oxygen import MOST_MMHG
 from mixeddim.solvers.advection import Advection, discretise_advection
 
-__all__ = ["advection_of_cells", "demand", "entering_po2", "flow_and_hematocrit", "loads"]
+__all__ = [
+    "advection_of_cells",
+    "check_half_consumption",
+    "check_system",
+    "demand",
+    "entering_po2",
+    "flow_and_hematocrit",
+    "loads",
+]
+
+FASTEST: Final = 100.0
+"""Mean velocity beyond which flow is in another unit [m/s]; in the aorta it is near 1."""
+
+
+def check_system(system: CoupledSystem) -> None:
+    """Refuse exchange that more than the pressures drive, and given values in another unit."""
+    coupling = system.coupling
+    if coupling.partition != 1:
+        raise ValueError(
+            f"got a system with partition={coupling.partition!r}; wanted 1, since partial "
+            "pressures of both sides are equal at equilibrium. Leave partition out: the "
+            "solubilities are in k_3d and in blood."
+        )
+    if coupling.drag is not None:
+        raise ValueError(
+            "got a system of a state of transport, in which fluid drags a tracer through the "
+            "wall; wanted exchange alone. Pass the system that was passed to simulate_transport."
+        )
+    given = system.side_3d.dirichlet_values
+    most = system.processes.max(given.max(initial=0.0))
+    if most > MOST_MMHG:
+        raise ValueError(
+            f"got bcs_3d with values up to {most:.4g}; wanted mmHg, from 0 to {MOST_MMHG:.0f}. "
+            "Divide Pa by 133.322."
+        )
+
+
+def check_half_consumption(half_consumption: float) -> None:
+    """Refuse what is no partial pressure in mmHg."""
+    if not isinstance(half_consumption, Real) or not 0 < half_consumption < np.inf:
+        raise ValueError(
+            f"got half_consumption={half_consumption!r}; wanted a positive pressure in mmHg, such "
+            "as 1.0."
+        )
+    if half_consumption > MOST_MMHG:
+        raise ValueError(
+            f"got half_consumption={half_consumption!r}; wanted mmHg, of which it is a few. Divide "
+            "Pa by 133.322."
+        )
 
 
 def loads(system: CoupledSystem, value: Coefficient, name: str) -> NDArray[np.float64]:
@@ -65,6 +116,12 @@ def flow_and_hematocrit(
             )
         values.append(value)
     Q, H = values
+    fastest = (abs(Q) / (np.pi * edge_radii(graph) ** 2)).max()
+    if fastest > FASTEST:
+        raise ValueError(
+            f"got flows with a mean velocity up to {fastest:.3g} m/s; wanted those of blood, in "
+            "m³/s. Multiply nl/min by 1e-12 / 60, µm³/s by 1e-18; radii are in m."
+        )
     if not np.all((H >= 0) & (H <= 1)):
         raise ValueError(
             f"got hematocrits from {H.min():.3g} to {H.max():.3g}; wanted them from 0 to 1. Give "
@@ -101,6 +158,11 @@ def entering_po2(
                 raise ValueError(
                     f"got a PO2 at {node!r}; wanted a node of the graph, such as "
                     f"{next(iter(graph))!r}."
+                )
+            if not isinstance(value, Real):
+                raise ValueError(
+                    f"got the PO2 {value!r} at node {node!r}; wanted a number in mmHg. Leave out "
+                    "nodes without one."
                 )
             po2[at_node[ordinals[node]]] = value
     else:

@@ -148,6 +148,11 @@ def simulate_transport(
         )
     if isinstance(flow, LeakyFlow):
         system = with_drag(system, flow, solvent_reflection)
+    elif solvent_reflection != 0:
+        raise ValueError(
+            f"got solvent_reflection={solvent_reflection!r} and a flow through tight walls; wanted "
+            "a leaky one, whose fluid drags the tracer. Pass the result of solve_leaky_flow."
+        )
     advection = discretise_advection(system.network, flow)
     start_3d, start_1d = (
         interpolate(as_ufl(value, side.V.mesh, name), side.V)

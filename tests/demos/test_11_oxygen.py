@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,19 @@ def test_secombs_networks(name, demo, tmp_path):
     assert result.fraction_below_1 == pytest.approx(below_1, abs=0.06)
     assert result.fraction_below_5 == pytest.approx(below_5, abs=0.06)
     assert result.solution.budget.error < 1e-8
+
+
+def test_hematocrits_that_do_not_fit_the_flow_are_balanced(demo):
+    case = demo.capillaries()
+    rng = np.random.default_rng(0)
+    measured = rng.uniform(0.3, 3.0, len(case.flow))
+    cells = demo.md.balance_flow(case.graph, measured * case.flow)
+    once = np.divide(cells, case.flow, out=measured.copy(), where=case.flow != 0)
+    assert once.min() < 0 or once.max() > 1  # one pass is not enough
+    balanced = demo.balanced_hematocrit(case.graph, case.flow, measured)
+    assert 0 <= balanced.min() < balanced.max() <= 1
+    solution = demo.solve(replace(case, hematocrit=balanced), 4, 1).solution
+    assert solution.budget.error < 1e-10
 
 
 def test_a_folder_without_the_files(demo, tmp_path):

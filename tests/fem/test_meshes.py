@@ -218,6 +218,15 @@ def test_edge_field_holds_the_value_of_the_cells_edge(graph):
     np.testing.assert_array_equal(values, at_edges[network.edge_of_cell])
 
 
+def test_dof_of_node_is_where_the_node_is(graph):
+    network = create_network(graph, SEGMENT)
+    dofs = network.dof_of_node
+    assert len(set(dofs.tolist())) == graph.number_of_nodes()
+    np.testing.assert_allclose(
+        network.P1.tabulate_dof_coordinates()[dofs], node_positions(graph), atol=1e-14
+    )
+
+
 def test_a_network_keeps_the_graph_that_it_was_made_of(fork):
     graph = fork.copy()
     network = create_network(graph, 0.2)

@@ -31,6 +31,8 @@ def test_resistance_is_interpolated():
     [
         ({"p50": 0.0}, "p50=0.0; wanted a finite positive number"),
         ({"p50": 4000.0}, "p50=4000.0; wanted mmHg, where it is near 30. Divide Pa by 133.322"),
+        ({"p50": "low"}, "p50='low'; wanted a finite positive number, such as the default, 38.0"),
+        ({"capacity": 20.0}, "capacity=20.0; wanted m³ of oxygen per m³.*Divide ml/dl by 100"),
         ({"hill": 0.5}, "hill=0.5; wanted at least 1"),
         ({"solubility": np.nan}, "solubility=nan; wanted a finite positive number"),
     ],
@@ -47,7 +49,8 @@ def test_blood_refuses(arguments, message):
         ([4e-6], [1.0, 2.0], "wanted a table, with one resistance for each diameter"),
         ([8e-6, 4e-6], [1.0, 2.0], "diameters do not rise"),
         ([4e-6, 8e-6], [1.0, 0.0], "values that are not positive"),
-        ([4.0, 8.0], [2.0, 1.0], "diameters up to 8; wanted m. Multiply µm by 1e-6"),
+        ([4.0, 8.0], [2e12, 1e12], "diameters up to 8 .*; wanted m and .* Multiply µm by 1e-6"),
+        ([4e-6, 8e-6], [2.4, 1.4], "resistances up to 2.4; wanted m .* mmHg s/µm² by 1e12"),
     ],
 )
 def test_table_refuses(diameter, resistance, message):

@@ -201,6 +201,38 @@ def leaky_transport() -> dict[str, NDArray[np.float64] | float]:
     }
 
 
+def oxygen() -> dict[str, NDArray[np.float64] | float]:
+    """Return PO2 around capillaries, with a given pressure at a face, and the budget."""
+    side = 1e-4
+    graph = md.random_vascular_graph(20, 3e-6, 4, "capillary_mesh", upper=(side,) * 3, margin=8e-6)
+    ends = {n: 3000.0 - 1e7 * graph.nodes[n]["pos"][0] for n, _ in pressures(graph)}
+    nx.set_node_attributes(graph, {n: n in ends for n in graph}, "inlet")
+    blood = md.solve_blood(graph, ends)
+    box = md.create_box(10, upper=(side,) * 3)  # nodes at whole µm, which keep their order
+    network = md.create_network(graph, box.spacing)
+    coefficients = md.Coefficients(k_3d=6e-14, k_1d=1e-24, permeability=2.7e-8)
+    bcs_3d = [md.Dirichlet("x_min", 30.0)]
+    system = md.assemble(box, network, coefficients, bcs_3d=bcs_3d, bcs_1d=[])
+    solution = md.solve_oxygen(
+        system,
+        blood.flow,
+        blood.hematocrit,
+        inlet_po2=80.0,
+        consumption=2e-3,
+        half_consumption=5.0,
+        rtol=1e-13,
+    )
+    assert solution.budget.error < 1e-10
+    assert solution.mass_balance.error < 1e-10
+    names = ("extraction", "vessel_mean", "tissue_mean", "wall_po2", "blood_po2", "saturation")
+    return {name: getattr(solution, name) for name in names} | {
+        "budget": np.array([*vars(solution.budget).values()]),
+        "hypoxic": solution.hypoxic_fraction(20.0),
+        "u_3d": in_order_of_coordinates(solution.u_3d),
+        "u_1d": solution.u_1d.x.array,
+    }
+
+
 def pressures(graph: nx.Graph) -> list[tuple[object, float]]:
     ends = [n for n, degree in graph.degree if degree == 1 or graph.nodes[n].get("inlet")]
     return [(n, 1e-3 * (graph.nodes[n].get("inlet", False))) for n in ends]
@@ -239,6 +271,7 @@ PROBLEMS: dict[str, Callable[[], dict[str, NDArray[np.float64] | float]]] = {
     "few cells, krylov": lambda: krylov(few_cells(), 0),
     "newton": lambda: result(md.solve_nonlinear(every_condition(), md.MichaelisMenten(3.0, 0.5))),
     "leaky transport": leaky_transport,
+    "oxygen": oxygen,
     "transport": lambda: result(list(transport())[-1]),
 }
 

@@ -45,6 +45,7 @@ SOME = {
         "partition",
         "no box",
         "newton",
+        "oxygen",
         "hexahedron, krylov, factored",
     ],
     4: [

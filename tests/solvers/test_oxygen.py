@@ -1,5 +1,7 @@
 """Oxygen: Krogh's cylinder, budgets, Newton's rate, dry and stagnant vessels."""
 
+from dataclasses import replace
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -173,6 +175,21 @@ def test_given_pressure_at_a_face_counts_in_the_budget():
     assert solution.budget.error < 1e-10
 
 
+@pytest.mark.parametrize("bcs_3d", [[], [md.Dirichlet("x_min", 40.0)]], ids=["closed", "given"])
+def test_all_that_enters_counts_in_both_balances(bcs_3d):
+    graph, blood = capillaries()
+    system = assemble(graph, 8, bcs_3d=bcs_3d).with_coefficients(
+        f_1d=3e-11, f_3d=1e-4, sigma_3d=1e-6
+    )
+    solution = md.solve_oxygen(system, blood.flow, blood.hematocrit, **STANDARD)
+    balance, budget = solution.mass_balance, solution.budget
+    assert budget.error < 1e-10
+    assert balance.source_1d > 1e-3 * budget.inflow
+    assert balance.error < 1e-10
+    assert balance.exchange == pytest.approx(budget.exchange, rel=1e-12)
+    assert balance.reaction_3d > budget.consumption
+
+
 def test_without_consumption_all_is_as_it_enters():
     graph, blood = capillaries()
     options = STANDARD | {"consumption": 0.0}
@@ -225,8 +242,15 @@ MESSAGES = [
     ({"inlet_po2": "high"}, "inlet_po2='high'; wanted a number, or a dictionary"),
     ({"inlet_po2": {1: 80.0}}, "no PO2 of the blood that enters at node 0"),
     ({"inlet_po2": {7: 80.0}}, "PO2 at 7; wanted a node of the graph"),
+    ({"inlet_po2": {0: "high"}}, "PO2 'high' at node 0; wanted a number in mmHg"),
+    ({"inlet_po2": {0: 10_000.0}}, "inlet_po2 from 1e.04 to 1e.04; wanted mmHg"),
+    ({"flow": [3.0]}, r"velocity up to .* m/s; wanted those of blood, in m³/s\. Multiply nl/min"),
     ({"consumption": -1.0}, "consumption that is negative, or no number"),
     ({"half_consumption": 0.0}, "half_consumption=0.0; wanted a positive pressure in mmHg"),
+    ({"half_consumption": "low"}, "half_consumption='low'; wanted a positive pressure in mmHg"),
+    ({"half_consumption": 1400.0}, "half_consumption=1400.0; wanted mmHg.*Divide Pa by 133.322"),
+    ({"hematocrit": 1.1}, "hematocrits from 1.1 to 1.1; wanted them from 0 to 1"),
+    ({"hematocrit": -0.1}, "hematocrits from -0.1 to -0.1; wanted them from 0 to 1"),
     ({"rtol": 2.0}, "rtol=2.0; wanted a number between 0 and 1"),
 ]
 
@@ -242,6 +266,21 @@ def test_refuses(changes, message):
 def test_refuses_given_values_on_the_network():
     system = assemble(straight(), 4, bcs_1d=[md.Dirichlet("ends", 1.0)])
     with pytest.raises(ValueError, match=r"u_1d given at 2 nodes; wanted none.*bcs_1d="):
+        md.solve_oxygen(system, 1e-14, 0.4, **STANDARD)
+
+
+def test_refuses_exchange_that_is_not_driven_by_pressures():
+    system = assemble(straight(), 4)
+    with pytest.raises(ValueError, match=r"partition=2\.0; wanted 1, since partial pressures"):
+        md.solve_oxygen(system.with_coefficients(partition=2.0), 1e-14, 0.4, **STANDARD)
+    coupling = replace(system.coupling, drag=system.coupling.beta)
+    with pytest.raises(ValueError, match=r"fluid drags .* Pass the system that was passed"):
+        md.solve_oxygen(replace(system, coupling=coupling), 1e-14, 0.4, **STANDARD)
+
+
+def test_refuses_given_pressures_in_another_unit():
+    system = assemble(straight(), 4, bcs_3d=[md.Dirichlet("x_min", 5300.0)])
+    with pytest.raises(ValueError, match="bcs_3d with values up to 5300; wanted mmHg, from 0 to"):
         md.solve_oxygen(system, 1e-14, 0.4, **STANDARD)
 
 

@@ -92,12 +92,28 @@ def test_a_flow_that_does_not_leak_is_that_of_the_edges(network: md.Network) -> 
     np.testing.assert_array_equal(found.volume, wanted.volume)
 
 
+@pytest.mark.parametrize("use", [md.reduce, md.solve], ids=["reduce", "solve"])
+def test_the_system_of_a_state_is_not_taken_for_a_symmetric_one(
+    network: md.Network, flow: md.LeakyFlow, use: object
+) -> None:
+    state = next(md.simulate_transport(assemble(network), flow, time_step=0.1, num_steps=1))
+    with pytest.raises(ValueError, match=r"got a system in which fluid drags u .* Pass the system"):
+        use(state.system)
+
+
 @pytest.mark.parametrize("reflection", [-0.1, 1.1, float("nan"), "half"])
 def test_what_is_no_reflection_is_refused(
     network: md.Network, flow: md.LeakyFlow, reflection: object
 ) -> None:
     with pytest.raises(ValueError, match=r"got solvent_reflection=.*; wanted a number from 0"):
         simulate(assemble(network), flow, solvent_reflection=reflection)
+
+
+def test_a_reflection_without_filtration_is_refused(
+    network: md.Network, flow: md.LeakyFlow
+) -> None:
+    with pytest.raises(ValueError, match=r"got solvent_reflection=0\.5 and a flow through tight"):
+        simulate(assemble(network), flow.tight.flow, solvent_reflection=0.5)
 
 
 def test_the_flow_of_another_network_is_refused(fork: nx.Graph, flow: md.LeakyFlow) -> None:

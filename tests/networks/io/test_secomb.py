@@ -69,8 +69,16 @@ def test_a_fork_in_si_units(write):
     assert graph.nodes[3]["pressure"] == pytest.approx(40 / 760 * 101325, rel=1e-6)  # Torr
     assert graph.nodes[8]["inflow"] == pytest.approx(-20e-12 / 60)
     assert [node for node, inlet in graph.nodes(data="inlet") if inlet] == [3, 9]
+    assert dict(graph.nodes(data="po2")) == {70: None, 3: 100.0, 8: 20.0, 9: 20.0}  # [mmHg]
     assert graph.nodes[70] == {"pos": graph.nodes[70]["pos"], "inlet": False}
     validate_graph(graph)
+
+
+@pytest.mark.parametrize("rest", ["", " venule"])
+def test_a_boundary_node_may_have_no_po2(write, rest):
+    graph = read_secomb(write(FORK.replace(" 9 0 15 0.4 20.", f" 9 0 15 0.4{rest}")))
+    assert "po2" not in graph.nodes[9]
+    assert graph.nodes[9]["hematocrit"] == 0.4
 
 
 def test_flow_goes_from_the_first_end_in_the_order_of_nodes(write):

@@ -95,5 +95,5 @@ def test_tables_that_are_none(write, text, message):
 
 def test_missing_file(tmp_path):
     for read in (read_intravascular_resistance, read_solute_parameters):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError, match=r"got .*none\.dat.*; wanted"):
             read(tmp_path / "none.dat")
