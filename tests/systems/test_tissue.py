@@ -88,6 +88,26 @@ def test_a_solve_for_another_network_makes_no_grids_of_its_own(systems, monkeypa
     np.testing.assert_allclose(doubled.x, 2.0 * solutions[0].x, rtol=1e-5)
 
 
+@pytest.mark.parametrize("matrices", [1.0, 1e-15])
+@pytest.mark.parametrize("loads", [1.0, 1e15])
+def test_the_tissue_is_shared_in_any_unit(systems, monkeypatch, matrices, loads):
+    made = []
+    monkeypatch.setattr(tissue, "finest", lambda *args: made.append(1) or finest(*args))
+    M, first = PRECONDITIONERS["learned multigrid"], systems[0]
+    K_in_units, M_in_units = matrices * first.K, matrices * first.M
+    for system in systems:
+        plain = learning.solve(system, M)
+        made.clear()
+        scaled = replace(
+            system, K=K_in_units, M=M_in_units,
+            beta=matrices * system.beta, A_11=matrices * system.A_11,
+            b_3=loads * system.b_3, b_1=loads * system.b_1,
+        )  # fmt: skip
+        found = learning.solve(scaled, M)
+        assert len(made) == (system is first)
+        np.testing.assert_allclose(found.x * (matrices / loads), plain.x, rtol=1e-5)
+
+
 finest, stencils = tissue.finest, operators.stencils_of
 
 
