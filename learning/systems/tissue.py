@@ -24,7 +24,10 @@ from mixeddim.tensors import ReducedSystem
 __all__ = ["kept", "parts_of_tissue", "share_tissue"]
 
 MOST_TISSUES: Final = 4
-"""So many are kept, those used last: each takes about as much memory as its K and M."""
+"""So many are kept, those used last: each takes about as much memory as its K and M.
+
+In far units (see `units`) a tissue counts twice, as given and in units of its own.
+"""
 
 
 def parts_of_tissue(systems: Sequence[ReducedSystem]) -> dict[Hashable, Any]:
