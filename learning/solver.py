@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Final, Literal, get_args
 
@@ -20,6 +20,7 @@ from learning.krylov.preconditioner import Preconditioner, check_preconditioner,
 from learning.systems.boxes import InBoxes, in_boxes
 from learning.systems.operators import batch_systems, distributed_batch
 from learning.systems.sparse import norm
+from learning.systems.units import in_units_of_its_own, unit_of
 from mixeddim.tensors import ALONE, ReducedSystem
 
 __all__ = ["Method", "SolveResult", "Solver", "solve"]
@@ -180,7 +181,7 @@ class Solver:
                 self._boxes = in_boxes(reduced)
                 self._system = self._boxes.system
             self._krylov = partial(self._krylov, processes=processes)
-        self._scaled, self._matrix_unit = _in_units_of_its_own(self._system)
+        self._scaled, self._matrix_unit = in_units_of_its_own(self._system)
         if processes.size > 1:
             self._batch = distributed_batch(self._scaled, usable_device(device))
         else:
@@ -255,7 +256,7 @@ class Solver:
             np.broadcast_to(v, (k, v.shape[1])) for v in (rows_3, rows_1, g, start)
         )
         sizes = np.abs(g).max(axis=1, initial=0.0) / self._matrix_unit
-        field_units = np.array([[_unit_of(processes.max(size))] for size in sizes])
+        field_units = np.array([[unit_of(processes.max(size))] for size in sizes])
         units = self._matrix_unit * field_units
         like = self._batch.g
         return _Rows(
@@ -360,43 +361,6 @@ def _number_of_right_hand_sides(
             "guesses; wanted one of each, or as many as there are right-hand sides."
         )
     return k
-
-
-def _in_units_of_its_own(reduced: ReducedSystem) -> tuple[ReducedSystem, float]:
-    """Return a system with entries near one where they are far from it, and its matrices' unit.
-
-    Preconditioners in float32 over- and underflow in extreme units. Powers of two round nothing.
-    """
-    if not isinstance(reduced, ReducedSystem):
-        return reduced, 1.0  # `batch_systems` says what is wrong
-    processes = reduced.processes
-    diagonal = processes.sum(reduced.diagonal_33.sum()) / processes.sum(len(reduced.b_3))
-    matrix_unit = _unit_of(diagonal)
-    load = processes.max(np.abs(reduced.g).max(initial=0.0))
-    load_unit = matrix_unit * _unit_of(load / matrix_unit)
-    if matrix_unit == load_unit == 1.0:
-        return reduced, 1.0
-    scaled = replace(
-        reduced,
-        K=reduced.K / matrix_unit,
-        M=reduced.M / matrix_unit,
-        beta=reduced.beta / matrix_unit,
-        A_11=reduced.A_11 / matrix_unit,
-        b_3=reduced.b_3 / load_unit,
-        b_1=reduced.b_1 / load_unit,
-    )
-    return scaled, matrix_unit
-
-
-def _unit_of(size: float) -> float:
-    """Return the power of two next to a number that is far from one, else 1."""
-    if not 0.0 < size < np.inf or abs(np.log2(size)) <= _FAR:
-        return 1.0
-    return float(np.exp2(np.rint(np.log2(size))))
-
-
-_FAR: Final = 30.0
-"""Powers of two from one that float32 can do with, squares and products with others included."""
 
 
 def suited_method(preconditioner: Preconditioner) -> Literal["cg", "fgmres"]:

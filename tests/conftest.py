@@ -10,10 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import networkx as nx
+import numpy as np
 import pytest
 import ufl
 from dolfinx.jit import DOLFINX_DEFAULT_JIT_OPTIONS
+from numpy.typing import NDArray
+from scipy import sparse
 
+from learning import kernels
+from learning.systems.stencils import StencilMatrix, stencils_of
 from mixeddim import (
     Coefficients,
     CoupledSystem,
@@ -27,6 +32,9 @@ from mixeddim import (
     random_vascular_graph,
     reduce,
 )
+from mixeddim.tensors import Grid
+
+type Stencils = tuple[StencilMatrix, list[NDArray[np.float64]]]
 
 # A process waits while another one compiles the same form; ten seconds, as usual, may not do.
 DOLFINX_DEFAULT_JIT_OPTIONS["timeout"] = (200, "seconds")
@@ -164,5 +172,51 @@ def reduced() -> Callable[..., ReducedSystem]:
         box = create_box(num_cells, upper=upper)
         parameters = Coefficients(**{"sigma_3d": 1.0, **coefficients})
         return reduce(assemble(box, network, parameters, bcs_3d=bcs))
+
+    return make
+
+
+# --- Matrices on grids ------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[True, False], ids=["compiled", "plain"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do all with compiled loops, and all without."""
+    if request.param and not kernels.ARE_COMPILED:
+        pytest.skip("needs numba")
+    monkeypatch.setattr(kernels, "ARE_COMPILED", request.param)
+
+
+@pytest.fixture(scope="session")
+def grid_of() -> Callable[..., Grid]:
+    """Return a function that numbers the nodes of a grid at random."""
+
+    def make(shape: tuple[int, int, int], seed: int = 0) -> Grid:
+        order = np.random.default_rng(seed).permutation(int(np.prod(shape)))
+        return Grid(shape, np.zeros(3), np.ones(3), order)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_stencils(grid_of: Callable[..., Grid]) -> Callable[..., Stencils]:
+    """Return a function that makes random matrices as stencils, and dense in grid order."""
+
+    def matrix(shape: tuple[int, int, int], seed: int, density: float) -> NDArray[np.float64]:
+        rng = np.random.default_rng(seed)
+        index = np.indices(shape).reshape(3, -1)
+        adjacent = np.abs(index[:, :, None] - index[:, None]).max(axis=0) <= 1
+        A = rng.standard_normal(adjacent.shape) * (rng.random(adjacent.shape) < density)
+        symmetric: NDArray[np.float64] = (A + A.T) * adjacent
+        return symmetric
+
+    def make(shape: tuple[int, int, int], seeds: Sequence[int], density: float = 1.0) -> Stencils:
+        matrices = [matrix(shape, seed, density) for seed in seeds]
+        grids = [grid_of(shape, seed) for seed in seeds]
+        in_dofs = [
+            sparse.csr_array(A[np.ix_(grid.node_of_dof, grid.node_of_dof)])
+            for A, grid in zip(matrices, grids, strict=True)
+        ]
+        return stencils_of(in_dofs, grids), matrices
 
     return make

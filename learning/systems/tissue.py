@@ -3,15 +3,17 @@
 K and M of many systems are often the same objects: those of one data set, those that
 `CoupledSystem.with_network` returns, those of time steps. Whatever depends on them alone (stencils,
 coarse grids, coefficients that were read off) is kept as long as they live, for the tissues that
-were used last. Values that were changed in place are noticed, and nothing is kept of them.
+were used last. Values that were changed in place are noticed, and all is made anew. Solves in
+several threads may share a tissue.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
+import zlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Final, cast
 
 import numpy as np
@@ -22,10 +24,10 @@ from mixeddim.tensors import ReducedSystem
 __all__ = ["kept", "parts_of_tissue", "share_tissue"]
 
 MOST_TISSUES: Final = 4
-"""So many are kept, those used last: each takes about as much memory as its K and M."""
+"""So many are kept, those used last: each takes about as much memory as its K and M.
 
-_AT_ONCE: Final = 256
-"""Entries of a matrix whose bits are added up, to see whether one was changed."""
+In far units (see `units`) a tissue counts twice, as given and in units of its own.
+"""
 
 
 def parts_of_tissue(systems: Sequence[ReducedSystem]) -> dict[Hashable, Any]:
@@ -38,18 +40,18 @@ def parts_of_tissue(systems: Sequence[ReducedSystem]) -> dict[Hashable, Any]:
     if len(systems) > 1 or first.processes.size > 1 or first.grid is None:
         return {}
     sources = first.K, first.M, first.grid
-    key, values = tuple(map(id, sources)), (_fingerprint(first.K), _fingerprint(first.M))
-    tissue = _TISSUES.get(key)
-    if tissue is None or tissue.values != values:
+    key, values = tuple(map(id, sources)), (_fingerprint(first.K), _fingerprint(first.A_0))
 
-        def forget(_: object) -> None:
-            _TISSUES.pop(key, None)
+    def forget(_: object) -> None:  # without the lock, which this thread may hold
+        _TISSUES.pop(key, None)
 
-        tissue = _Tissue(tuple(weakref.ref(source, forget) for source in sources), values)
-        _TISSUES[key] = tissue
-    _TISSUES.move_to_end(key)
-    while len(_TISSUES) > MOST_TISSUES:
-        _TISSUES.popitem(last=False)
+    with _LOCK:
+        tissue = _TISSUES.pop(key, None)
+        if tissue is None or tissue.values != values:
+            tissue = _Tissue(tuple(weakref.ref(source, forget) for source in sources), values)
+        _TISSUES[key] = tissue  # as the last
+        for oldest in list(_TISSUES)[:-MOST_TISSUES]:
+            _TISSUES.pop(oldest, None)
     return tissue.parts
 
 
@@ -80,7 +82,8 @@ class _Tissue:
 
     Attributes:
         sources: K, M and the grid, held weakly.
-        values: A fingerprint of K and M.
+        values: Fingerprints of K and of A_0 = K + M. A system makes its A_0 once, so that after a
+            change in place that of an older system is not the sum any more.
         parts: What was made of them.
     """
 
@@ -89,11 +92,15 @@ class _Tissue:
     parts: dict[Hashable, Any] = field(default_factory=dict)
 
 
-_TISSUES: Final[OrderedDict[tuple[int, ...], _Tissue]] = OrderedDict()
+_TISSUES: Final[dict[tuple[int, ...], _Tissue]] = {}
+"""By the identities of K, M and the grid; those used last come last."""
+
+_LOCK: Final = Lock()
 
 
-def _fingerprint(A: sparse.csr_array) -> int:
-    """Return a number that another value of any entry changes."""
-    bits = np.ascontiguousarray(A.data, dtype=np.float64).view(np.uint64)
-    sums = np.add.reduceat(bits, np.arange(0, len(bits), _AT_ONCE)) if len(bits) else bits
-    return hash((len(bits), sums.tobytes()))
+def _fingerprint(A: sparse.csr_array) -> tuple[int, ...]:
+    """Return sums of the bits of a matrix that change with one of its numbers, and their order.
+
+    A change of any one number is certain to be seen; of others one in 2^32 is not.
+    """
+    return tuple(zlib.crc32(np.ascontiguousarray(part)) for part in (A.data, A.indices, A.indptr))

@@ -316,20 +316,57 @@ def test_other_mistakes_are_explained(system):
         md.CellExpression(1.0, [], system.tissue)
 
 
-def test_walls_of_another_kind_are_refused(system, monkeypatch):
-    coupling = dataclasses.replace(system.coupling, Pi=0.5 * system.coupling.Pi)
+@pytest.mark.parametrize("wall", ["partition", "drag", "drag at one point"])
+def test_walls_of_another_kind_are_refused(system, wall):
+    if wall == "partition":
+        other = md.assemble(system.tissue, system.network, md.Coefficients(partition=2.0))
+    else:  # at one point of many, whose conductance is small beside that of others
+        coupling = system.coupling
+        drag, beta = np.ones_like(coupling.beta), coupling.beta.copy()
+        if wall == "drag at one point":
+            drag[1:], beta[1:] = 0.0, 1e12
+        other = system.with_parts(coupling=dataclasses.replace(coupling, drag=drag, beta=beta))
     with pytest.raises(ValueError, match="wanted one that exchanges beta"):
-        md.parametrise(system.with_parts(coupling=coupling), "k_1d")
-    monkeypatch.setattr(
-        md.CoupledSystem,
-        "with_coefficients",
-        lambda *_, permeability: SimpleNamespace(
-            coupling=SimpleNamespace(beta=np.array([1.0 / (1.0 / permeability + 1.0)]))
-        ),
-    )
+        md.parametrise(other, "k_1d")
+
+
+def test_permeability_in_series_with_a_resistance_is_refused(system):
+    coefficients = md.Coefficients(series_resistance=0.5, sigma_3d=1.0)
+    other = md.assemble(system.tissue, system.network, coefficients)
     with pytest.raises(ValueError, match="not proportional to its permeability"):
-        md.parametrise(system, "permeability")
-    md.parametrise(system, "k_1d")
+        md.parametrise(other, "permeability")
+    solve = differentiable(other, "k_1d")
+    exact = md.solve(other)
+    u_3d, u_1d = solve({"k_1d": torch.ones(solve.system.sizes["k_1d"], dtype=torch.float64)})
+    np.testing.assert_allclose(u_3d, exact.u_3d.x.array, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(u_1d, exact.u_1d.x.array, rtol=1e-9, atol=1e-10)
+
+
+def test_parameters_changed_in_place_give_no_wrong_gradient(system):
+    """Torch refuses what it sees; through `data` it sees nothing, and the gradient is that of then.
+
+    The gradient may be taken twice, and solves in between do not matter.
+    """
+    solve = differentiable(system, "permeability", "k_3d")
+
+    def misfit(values):
+        u_3d, u_1d = solve(values)
+        return (u_3d**2).sum() + (u_1d**2).sum()
+
+    values = some_values(solve)
+    J, inputs = misfit(values), list(values.values())
+    wanted = torch.autograd.grad(J, inputs, retain_graph=True)
+    misfit(some_values(solve, seed=1))
+    for value in inputs:
+        value.data *= 3.0
+    again = torch.autograd.grad(J, inputs, retain_graph=True)
+    for first, second in zip(wanted, again, strict=True):
+        assert torch.equal(first, second)
+    with torch.no_grad():
+        for value in inputs:
+            value *= 3.0
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(J, inputs)
 
 
 def test_several_processes_are_refused(system):

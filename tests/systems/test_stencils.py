@@ -8,46 +8,14 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.linalg import block_diag
 
-from learning import kernels
 from learning.systems.stencils import OFFSETS, StencilMatrix, row_sums, stencils_of
-from mixeddim.tensors import Grid
 
 SHAPES = [(4, 3, 5), (2, 6, 3), (5, 4, 2), (3, 2, 4), (2, 2, 2), (1, 4, 3), (3, 1, 1)]
 shapes = st.tuples(*3 * [st.integers(1, 6)])
 seeds = st.integers(0, 2**32 - 1)
 
 
-@pytest.fixture(params=[True, False], ids=["compiled", "plain"], autouse=True)
-def way(request, monkeypatch):
-    """Do all with compiled loops, and all without."""
-    if request.param and not kernels.ARE_COMPILED:
-        pytest.skip("needs numba")
-    monkeypatch.setattr(kernels, "ARE_COMPILED", request.param)
-
-
-def grid_of(shape, seed=0):
-    n = int(np.prod(shape))
-    return Grid(shape, np.zeros(3), np.ones(3), np.random.default_rng(seed).permutation(n))
-
-
-def random_matrix(shape, seed, density=1.0):
-    """Return a symmetric matrix with entries between neighbours, dense, in grid order."""
-    rng = np.random.default_rng(seed)
-    index = np.indices(shape).reshape(3, -1)
-    adjacent = np.abs(index[:, :, None] - index[:, None]).max(axis=0) <= 1
-    A = rng.standard_normal(adjacent.shape) * (rng.random(adjacent.shape) < density)
-    return (A + A.T) * adjacent
-
-
-def random_stencils(shape, seeds, density=1.0):
-    """Return random matrices as stencils, and dense in grid order."""
-    matrices = [random_matrix(shape, seed, density) for seed in seeds]
-    grids = [grid_of(shape, seed) for seed in seeds]
-    in_dofs = [
-        sparse.csr_array(A[np.ix_(grid.node_of_dof, grid.node_of_dof)])
-        for A, grid in zip(matrices, grids, strict=True)
-    ]
-    return stencils_of(in_dofs, grids), matrices
+pytestmark = pytest.mark.usefixtures("way")
 
 
 # --- From matrices and back -------------------------------------------------------------------
@@ -60,7 +28,7 @@ def test_offsets_lead_to_half_of_the_neighbours():
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_stencils_hold_the_entries_of_each_node(shape):
+def test_stencils_hold_the_entries_of_each_node(shape, random_stencils):
     A, matrices = random_stencils(shape, [1, 2])
     assert A.stencils.shape == (2, 14, *shape)
     for stencil, wanted in zip(A.stencils.numpy(), matrices, strict=True):
@@ -77,14 +45,14 @@ def test_stencils_hold_the_entries_of_each_node(shape):
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(shape=shapes, seed=seeds, density=st.floats(0.0, 1.0))
-def test_a_matrix_comes_back_in_grid_order(shape, seed, density):
+def test_a_matrix_comes_back_in_grid_order(shape, seed, density, random_stencils):
     A, matrices = random_stencils(shape, [seed, seed + 1], density)
     np.testing.assert_array_equal(A.to_scipy().toarray(), block_diag(*matrices))
     wanted = np.abs(block_diag(*matrices)).sum(axis=1)
     np.testing.assert_allclose(row_sums(A), wanted, rtol=1e-14, atol=1e-14)
 
 
-def test_offsets_that_do_not_occur_are_dropped():
+def test_offsets_that_do_not_occur_are_dropped(grid_of):
     shape = (3, 4, 5)
     matrices = [sparse.diags_array(np.ones(60)).tolil() for _ in range(2)]
     grids = [grid_of(shape, seed) for seed in (0, 1)]
@@ -98,7 +66,7 @@ def test_offsets_that_do_not_occur_are_dropped():
 
 
 @pytest.mark.parametrize("far", [(0, 2), (0, 10), (0, 59)])
-def test_matrices_with_entries_between_other_nodes_are_refused(far):
+def test_matrices_with_entries_between_other_nodes_are_refused(far, grid_of):
     grid = grid_of((3, 4, 5))
     i, j = np.argsort(grid.node_of_dof)[list(far)]
     A = sparse.eye_array(60).tolil()
@@ -114,7 +82,7 @@ def test_matrices_with_entries_between_other_nodes_are_refused(far):
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(shape=shapes, seed=seeds, dtype=st.sampled_from([torch.float32, torch.float64]))
-def test_products_are_those_of_the_matrix(shape, seed, dtype):
+def test_products_are_those_of_the_matrix(shape, seed, dtype, random_stencils):
     A, matrices = random_stencils(shape, [seed, seed + 1], density=0.7)
     A = A.to(torch.empty(0, dtype=dtype))
     v = torch.tensor(np.random.default_rng(seed).standard_normal((2, np.prod(shape))), dtype=dtype)
@@ -127,7 +95,7 @@ def test_products_are_those_of_the_matrix(shape, seed, dtype):
 
 @pytest.mark.parametrize("broken", ["stencils", "v"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_what_is_not_finite_stays_in_its_system(broken, value):
+def test_what_is_not_finite_stays_in_its_system(broken, value, random_stencils):
     A, _ = random_stencils((3, 4, 5), [1, 2, 3])
     stencils, v = A.stencils.clone(), torch.ones(3, 60).double()
     wanted = StencilMatrix(stencils.clone())(v)
@@ -138,7 +106,7 @@ def test_what_is_not_finite_stays_in_its_system(broken, value):
 
 
 @pytest.fixture
-def matrix_and_v():
+def matrix_and_v(random_stencils):
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(2, 12, generator=generator, dtype=torch.float64, requires_grad=True)
     return random_stencils((2, 2, 3), [0, 1])[0], v

@@ -2,11 +2,13 @@
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 import learning
 import mixeddim as md
@@ -14,7 +16,7 @@ from learning.preconditioners.multigrid import geometric, tissue
 from learning.preconditioners.multigrid.tissue import tissue_grids
 from learning.systems import operators
 from learning.systems.operators import batch_systems
-from learning.systems.tissue import _TISSUES, MOST_TISSUES, parts_of_tissue
+from learning.systems.tissue import _TISSUES, MOST_TISSUES, _fingerprint, parts_of_tissue
 
 PRECONDITIONERS = {
     "multigrid": learning.GeometricMultigrid(),
@@ -86,6 +88,26 @@ def test_a_solve_for_another_network_makes_no_grids_of_its_own(systems, monkeypa
     np.testing.assert_allclose(doubled.x, 2.0 * solutions[0].x, rtol=1e-5)
 
 
+@pytest.mark.parametrize("matrices", [1.0, 1e-15])
+@pytest.mark.parametrize("loads", [1.0, 1e15])
+def test_the_tissue_is_shared_in_any_unit(systems, monkeypatch, matrices, loads):
+    made = []
+    monkeypatch.setattr(tissue, "finest", lambda *args: made.append(1) or finest(*args))
+    M, first = PRECONDITIONERS["learned multigrid"], systems[0]
+    K_in_units, M_in_units = matrices * first.K, matrices * first.M
+    for system in systems:
+        plain = learning.solve(system, M)
+        made.clear()
+        scaled = replace(
+            system, K=K_in_units, M=M_in_units,
+            beta=matrices * system.beta, A_11=matrices * system.A_11,
+            b_3=loads * system.b_3, b_1=loads * system.b_1,
+        )  # fmt: skip
+        found = learning.solve(scaled, M)
+        assert len(made) == (system is first)
+        np.testing.assert_allclose(found.x * (matrices / loads), plain.x, rtol=1e-5)
+
+
 finest, stencils = tissue.finest, operators.stencils_of
 
 
@@ -116,6 +138,56 @@ def test_values_changed_in_place_are_noticed(name, entry):
     assert torch.equal(product, expected)
     assert torch.equal(correction, corrected)
     assert not torch.equal(product, before)
+
+
+ARRANGED = {
+    "two neighbours swapped": lambda values: values[[1, 0, *range(2, len(values))]],
+    "reversed": lambda values: values[::-1],
+    "of the other sign": lambda values: -values,
+    "a power of two larger": lambda values: 2.0**16 * values,
+}
+
+
+@pytest.mark.parametrize("part", ["data", "indices"])
+@pytest.mark.parametrize("name", ARRANGED)
+def test_numbers_in_another_order_are_noticed(name, part):
+    """These change no sum, or only bits that get lost in the sum of many numbers."""
+    K = sparse.random_array((64, 64), density=0.5, format="csr", rng=np.random.default_rng(0))
+    K.data[1::2] *= -1.0
+    before = _fingerprint(K)
+    numbers = getattr(K, part)
+    numbers[:] = ARRANGED[name](numbers.copy()).astype(numbers.dtype)
+    assert _fingerprint(K) != before
+
+
+def test_blocks_from_before_a_change_serve_no_other_system():
+    """A system makes A_0 once; what was changed since is in the A_0 of systems made later."""
+    first = md.reduce(assemble())
+    M = learning.GeometricMultigrid()
+    first.K.data[:] *= 1.5
+    apply(M, first)
+    later = replace(first)
+    product, correction = apply(M, later)
+    _TISSUES.clear()
+    expected, corrected = apply(M, later)
+    assert torch.equal(product, expected)
+    assert torch.equal(correction, corrected)
+
+
+def test_threads_share_a_tissue(systems):
+    """While others take their turns among the tissues that are kept."""
+    M = PRECONDITIONERS["learned multigrid"]
+    alone = [learning.solve(system, M).x for system in systems]
+    _TISSUES.clear()
+
+    def solve(number):
+        system = systems[number % 3]
+        learning.solve(replace(system, K=system.K.copy()), M)
+        return learning.solve(system, M).x
+
+    with ThreadPoolExecutor(6) as threads:
+        for number, x in enumerate(threads.map(solve, range(18))):
+            np.testing.assert_array_equal(x, alone[number % 3])
 
 
 def test_nothing_outlives_the_tissue():

@@ -34,9 +34,9 @@ __all__ = [
     "Factor",
     "InTurn",
     "Ordering",
-    "diffusion_of",
     "incomplete_cholesky",
     "obliqueness_of",
+    "tensors_of_stencils",
 ]
 
 EXPECTED: Final = 0.1
@@ -50,10 +50,10 @@ IS_ANISOTROPIC: Final = 2.0
 """Ratio of mean diffusions from which the order of the nodes follows the fibres."""
 
 
-def diffusion_of(stencils: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the diffusion tensors of stencils up to a factor, in units of cells, (batch, 3, 3).
+def tensors_of_stencils(stencils: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return mean diffusion tensors up to a factor, in units of cells, shape (batch, 3, 3).
 
-    In the mean over the grid: the energy of linear functions.
+    From the energy of linear functions, as `transfer.mean_diffusion` has it of a matrix.
 
     Args:
         stencils: Shape (batch, 27, nx, ny, nz).
@@ -200,7 +200,7 @@ def incomplete_cholesky(
             "choose another smoother."
         )
     dtype = torch.empty(0, dtype=like.dtype).numpy().dtype
-    tensors = diffusion_of(stencils)
+    tensors = tensors_of_stencils(stencils)
     factors = [
         Factor.of(stencil, diagonal, dtype, Ordering.along_fibres(tensor))
         for stencil, diagonal, tensor in zip(

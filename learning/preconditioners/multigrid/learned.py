@@ -32,7 +32,7 @@ from learning import kernels
 from learning.preconditioners.multigrid.cholesky import obliqueness_of
 from learning.preconditioners.multigrid.geometric import Level, cholesky, create_hierarchy
 from learning.preconditioners.multigrid.smoothers import RELAXATION, Polynomial
-from learning.preconditioners.multigrid.tissue import diffusion_of
+from learning.preconditioners.multigrid.tissue import mean_diffusions
 from learning.systems.operators import SystemBatch
 from learning.systems.sparse import LinearMap
 from mixeddim.tensors import ReducedSystem, chebyshev_steps
@@ -109,7 +109,7 @@ class LearnedMultigrid:
             batch.processes.refuse("training")
         is_on_host = batch.g.device.type == "cpu" and not self.model.training
         is_compiled = is_on_host and kernels.ARE_COMPILED
-        if is_compiled and _are_oblique(diffusion_of(systems, batch), batch):
+        if is_compiled and _are_oblique(mean_diffusions(systems, batch), batch):
             hierarchy = create_hierarchy(systems, batch, parameter.dtype, is_uniform=True)
             return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
         hierarchy = create_hierarchy(systems, batch, parameter.dtype)

@@ -28,7 +28,7 @@ from learning.systems.sparse import SparseMap
 from learning.systems.tissue import kept
 from mixeddim.tensors import ReducedSystem
 
-__all__ = ["TissueGrids", "TissueLevel", "diffusion_of", "tissue_grids"]
+__all__ = ["TissueGrids", "TissueLevel", "mean_diffusions", "tissue_grids"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,8 @@ class TissueGrids:
         return self.coarsest.matrix(torch.empty(0, dtype=torch.float64)).to_scipy()
 
 
-def diffusion_of(systems: Sequence[ReducedSystem], batch: SystemBatch) -> NDArray[np.float64]:
-    """Return the diffusion tensors in the mean, shape (batch, 3, 3) (see `mean_diffusion`)."""
+def mean_diffusions(systems: Sequence[ReducedSystem], batch: SystemBatch) -> NDArray[np.float64]:
+    """Return `mean_diffusion` of each system, shape (batch, 3, 3), made once for one tissue."""
 
     def make() -> NDArray[np.float64]:
         pairs = zip(systems, grids_of(systems), strict=True)
@@ -106,7 +106,7 @@ def tissue_grids(
             operator = given.gathered()
         coupling = None
         if not is_uniform:
-            diagonals = np.diagonal(diffusion_of(systems, batch), axis1=1, axis2=2)
+            diagonals = np.diagonal(mean_diffusions(systems, batch), axis1=1, axis2=2)
             coupling = np.maximum(diagonals, 0.0)
         like = torch.empty(len(systems), 0, dtype=dtype, device=batch.g.device)
         levels = []

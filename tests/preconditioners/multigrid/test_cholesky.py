@@ -10,8 +10,8 @@ from learning.preconditioners.multigrid import cholesky
 from learning.preconditioners.multigrid.cholesky import (
     Factor,
     Ordering,
-    diffusion_of,
     obliqueness_of,
+    tensors_of_stencils,
 )
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid
 from learning.preconditioners.multigrid.learned import LearnedMultigrid
@@ -107,7 +107,7 @@ def test_entries_that_lead_out_of_the_grid_are_bounded_by_the_diagonal():
 @pytest.mark.parametrize("direction", FIBRES.values(), ids=FIBRES)
 def test_nodes_are_numbered_along_the_fibres(problem, direction):
     system = problem((4, 4, 4), direction=direction, anisotropy=100.0)
-    tensor = diffusion_of(whole(stencils_of([system.K], [system.grid]).stencils).numpy())[0]
+    tensor = tensors_of_stencils(whole(stencils_of([system.K], [system.grid]).stencils).numpy())[0]
     _, directions = np.linalg.eigh(tensor)
     unit = np.array(direction) / np.linalg.norm(direction)
     assert abs(directions[:, -1] @ unit) == pytest.approx(1.0, abs=1e-2)

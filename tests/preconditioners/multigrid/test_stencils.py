@@ -5,10 +5,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy import sparse
 from scipy.linalg import block_diag
 
-from learning import kernels
 from learning.preconditioners.multigrid.stencils import (
     CENTRE,
     FORWARD,
@@ -22,44 +20,12 @@ from learning.preconditioners.multigrid.transfer import (
     interpolation,
     interpolation_map,
 )
-from learning.systems.stencils import stencils_of
-from mixeddim.tensors import Grid
 
 SHAPES = [(4, 3, 5), (2, 6, 3), (2, 2, 2), (1, 4, 3), (3, 1, 1)]
 seeds = st.integers(0, 2**32 - 1)
 
 
-@pytest.fixture(params=[True, False], ids=["compiled", "plain"], autouse=True)
-def way(request, monkeypatch):
-    """Do all with compiled loops, and all without."""
-    if request.param and not kernels.ARE_COMPILED:
-        pytest.skip("needs numba")
-    monkeypatch.setattr(kernels, "ARE_COMPILED", request.param)
-
-
-def grid_of(shape, seed=0):
-    n = int(np.prod(shape))
-    return Grid(shape, np.zeros(3), np.ones(3), np.random.default_rng(seed).permutation(n))
-
-
-def random_matrix(shape, seed, density=1.0):
-    """Return a symmetric matrix with entries between neighbours, dense, in grid order."""
-    rng = np.random.default_rng(seed)
-    index = np.indices(shape).reshape(3, -1)
-    adjacent = np.abs(index[:, :, None] - index[:, None]).max(axis=0) <= 1
-    A = rng.standard_normal(adjacent.shape) * (rng.random(adjacent.shape) < density)
-    return (A + A.T) * adjacent
-
-
-def random_stencils(shape, seeds, density=1.0):
-    """Return random matrices as stencils, and dense in grid order."""
-    matrices = [random_matrix(shape, seed, density) for seed in seeds]
-    grids = [grid_of(shape, seed) for seed in seeds]
-    in_dofs = [
-        sparse.csr_array(A[np.ix_(grid.node_of_dof, grid.node_of_dof)])
-        for A, grid in zip(matrices, grids, strict=True)
-    ]
-    return stencils_of(in_dofs, grids), matrices
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def test_offsets_come_in_opposite_pairs():
@@ -70,7 +36,7 @@ def test_offsets_come_in_opposite_pairs():
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_other_half_of_a_stencil_is_that_of_the_neighbours(shape):
+def test_the_other_half_of_a_stencil_is_that_of_the_neighbours(shape, random_stencils):
     A, [matrix] = random_stencils(shape, [1])
     stencils = whole(A.stencils)[0].flatten(1)
     nodes = np.indices(shape).reshape(3, -1).T
@@ -94,7 +60,9 @@ def test_the_other_half_of_a_stencil_is_that_of_the_neighbours(shape):
     num_coarsenings=st.integers(1, 3),
     seed=seeds,
 )
-def test_coarse_stencils_are_galerkin_products(shape, coupling, num_coarsenings, seed):
+def test_coarse_stencils_are_galerkin_products(
+    shape, coupling, num_coarsenings, seed, grid_of, random_stencils
+):
     """Of grids of odd and even numbers of nodes, coarsened along all axes or the strong ones."""
     A, matrices = random_stencils(shape, [seed, seed + 1])
     axes = axes_of(grid_of(shape))
@@ -108,14 +76,14 @@ def test_coarse_stencils_are_galerkin_products(shape, coupling, num_coarsenings,
     assert A.stencils.shape == (2, 14, *(len(x) for x in axes))
 
 
-def test_coarse_stencils_on_the_same_grid_are_the_same():
+def test_coarse_stencils_on_the_same_grid_are_the_same(grid_of, random_stencils):
     A, _ = random_stencils((3, 4, 2), [0])
     axes = axes_of(grid_of((3, 4, 2)))
     assert torch.equal(coarse_stencils(A, axes, axes).stencils, A.stencils)
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 5), (6, 3, 4)], ids=str)
-def test_coarse_stencils_leave_nothing_beyond_the_box(shape):
+def test_coarse_stencils_leave_nothing_beyond_the_box(shape, grid_of, random_stencils):
     A, _ = random_stencils(shape, [0])
     fine = axes_of(grid_of(shape))
     coarse = coarsened(fine, np.ones((1, 3)))
@@ -138,7 +106,7 @@ def test_coarse_stencils_leave_nothing_beyond_the_box(shape):
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
 def test_interpolation_and_its_transpose_are_those_of_the_matrix(
-    shape, coupling, num_coarsenings, seed, dtype
+    shape, coupling, num_coarsenings, seed, dtype, grid_of
 ):
     fine = axes_of(grid_of(shape))
     for _ in range(num_coarsenings):
