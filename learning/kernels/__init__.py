@@ -22,7 +22,7 @@ from learning.kernels.cholesky import (
 )
 from learning.kernels.compiler import ARE_COMPILED
 from learning.kernels.grids import add_interpolated, coarse_along_axis, restrict
-from learning.kernels.rows import add_transposed_rows, multiply_rows, permute
+from learning.kernels.rows import add_transposed_rows, mix_bits, multiply_rows, permute
 from learning.kernels.smoothing import add_exchange, invert_exchange, multiply_system, smooth
 from learning.kernels.stencils import fill_stencils, multiply_stencils, sum_rows, sum_steps
 
@@ -36,6 +36,7 @@ __all__ = [
     "fill_stencils",
     "gather_entries",
     "invert_exchange",
+    "mix_bits",
     "multiply_rows",
     "multiply_stencils",
     "multiply_system",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from learning.kernels.compiler import Array, Arrays, compiled
 
-__all__ = ["add_transposed_rows", "multiply_rows", "permute"]
+__all__ = ["add_transposed_rows", "mix_bits", "multiply_rows", "permute"]
+
+PRIME = np.uint64(1099511628211)
+HALF = np.uint64(32)
 
 
 @compiled
@@ -42,3 +47,27 @@ def permute(order: Array, factors: Array, x: Array, y: Array) -> None:
     for b in range(len(x)):
         for i in range(x.shape[1]):
             y[b, i] = factors[b] * x[b, order[b, i]]
+
+
+@compiled
+def mix_bits(bits: Array) -> np.uint64:
+    """Return a hash of unsigned integers, of four lanes (after Fowler, Noll & Vo, and a shift).
+
+    Another value of any one of them makes another hash, as each step has an inverse.
+    """
+    lanes = np.full(4, 14695981039346656037, dtype=np.uint64)
+    a, b, c, d = lanes
+    k = 0
+    while k + 3 < len(bits):
+        a = (a ^ np.uint64(bits[k])) * PRIME
+        b = (b ^ np.uint64(bits[k + 1])) * PRIME
+        c = (c ^ np.uint64(bits[k + 2])) * PRIME
+        d = (d ^ np.uint64(bits[k + 3])) * PRIME
+        # Or the highest bits, as of signs, would never reach the others.
+        a, b, c, d = a ^ (a >> HALF), b ^ (b >> HALF), c ^ (c >> HALF), d ^ (d >> HALF)
+        k += 4
+    while k < len(bits):
+        a = (a ^ np.uint64(bits[k])) * PRIME
+        a ^= a >> HALF
+        k += 1
+    return (((a * PRIME) ^ b) * PRIME ^ c) * PRIME ^ d

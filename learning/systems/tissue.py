@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 import numpy as np
 from scipy import sparse
 
+from learning import kernels
 from mixeddim.tensors import ReducedSystem
 
 __all__ = ["kept", "parts_of_tissue", "share_tissue"]
@@ -99,8 +100,8 @@ _LOCK: Final = Lock()
 
 
 def _fingerprint(A: sparse.csr_array) -> tuple[int, ...]:
-    """Return sums of the bits of a matrix that change with one of its numbers, and their order.
-
-    A change of any one number is certain to be seen; of others one in 2^32 is not.
-    """
-    return tuple(zlib.crc32(np.ascontiguousarray(part)) for part in (A.data, A.indices, A.indptr))
+    """Return numbers that change with any one number of a matrix, and with their order."""
+    parts = (np.ascontiguousarray(part) for part in (A.data, A.indices, A.indptr))
+    if not kernels.ARE_COMPILED:
+        return tuple(zlib.crc32(part) for part in parts)
+    return tuple(int(kernels.mix_bits(part.view(f"u{part.itemsize}"))) for part in parts)
