@@ -43,7 +43,7 @@ class BloodOxygen:
     def __post_init__(self) -> None:
         for name in ("p50", "hill", "capacity", "solubility"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 < value < np.inf:
+            if not isinstance(value, Real) or not 0 < float(value) < np.inf:
                 raise ValueError(
                     f"got {name}={value!r}; wanted a finite positive number, such as the default, "
                     f"{type(self).__dataclass_fields__[name].default}."
