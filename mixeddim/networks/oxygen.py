@@ -13,6 +13,7 @@ doi:10.1114/B:ABME.0000049036.08817.44).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,7 +43,7 @@ class BloodOxygen:
     def __post_init__(self) -> None:
         for name in ("p50", "hill", "capacity", "solubility"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 < value < np.inf:
+            if not isinstance(value, Real) or not 0 < float(value) < np.inf:
                 raise ValueError(
                     f"got {name}={value!r}; wanted a finite positive number, such as the default, "
                     f"{type(self).__dataclass_fields__[name].default}."

@@ -26,7 +26,6 @@ import mixeddim._fenics  # noqa: F401
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Real
 from typing import Any, Final, cast
 
 import dolfinx  # noqa: F401  (as Method)
@@ -48,7 +47,7 @@ from mixeddim.solvers.nonlinear import less_source
 from mixeddim.solvers.oxygen_budget import OxygenBudget
 from mixeddim.solvers.oxygen_data import (
     advection_of_cells,
-    check_half_consumption,
+    check_numbers,
     check_system,
     demand,
     entering_po2,
@@ -256,15 +255,13 @@ class _OxygenProblem:
         blood: BloodOxygen,
         rtol: float,
     ) -> None:
-        if not isinstance(rtol, Real) or not 0 < rtol < 1:
-            raise ValueError(f"got rtol={rtol!r}; wanted a number between 0 and 1, such as 1e-10.")
+        check_numbers(rtol, half_consumption)
         if len(system.side_1d.dirichlet_dofs) > 0:
             raise ValueError(
                 f"got a system with u_1d given at {len(system.side_1d.dirichlet_dofs)} nodes; "
                 "wanted none, since oxygen enters with the blood. Assemble it with bcs_1d=[]."
             )
         check_system(system)
-        check_half_consumption(half_consumption)
         self.system, self.blood, self.half = system, blood, float(half_consumption)
         self.rtol = rtol
         self.processes: Processes = system.processes

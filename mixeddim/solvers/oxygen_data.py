@@ -6,7 +6,7 @@ import mixeddim._fenics  # noqa: F401
 
 from collections.abc import Hashable, Mapping
 from numbers import Real
-from typing import Final
+from typing import Any, Final
 
 import dolfinx
 import numpy as np
@@ -22,7 +22,7 @@ from mixeddim.solvers.advection import Advection, discretise_advection
 
 __all__ = [
     "advection_of_cells",
-    "check_half_consumption",
+    "check_numbers",
     "check_system",
     "demand",
     "entering_po2",
@@ -57,14 +57,16 @@ def check_system(system: CoupledSystem) -> None:
         )
 
 
-def check_half_consumption(half_consumption: float) -> None:
-    """Refuse what is no partial pressure in mmHg."""
-    if not isinstance(half_consumption, Real) or not 0 < half_consumption < np.inf:
+def check_numbers(rtol: Any, half_consumption: Any) -> None:
+    """Refuse what is no tolerance, or no partial pressure in mmHg."""
+    if not isinstance(rtol, Real) or not 0 < float(rtol) < 1:
+        raise ValueError(f"got rtol={rtol!r}; wanted a number between 0 and 1, such as 1e-10.")
+    if not isinstance(half_consumption, Real) or not 0 < float(half_consumption) < np.inf:
         raise ValueError(
             f"got half_consumption={half_consumption!r}; wanted a positive pressure in mmHg, such "
             "as 1.0."
         )
-    if half_consumption > MOST_MMHG:
+    if float(half_consumption) > MOST_MMHG:
         raise ValueError(
             f"got half_consumption={half_consumption!r}; wanted mmHg, of which it is a few. Divide "
             "Pa by 133.322."
