@@ -89,7 +89,7 @@ class _Tissue:
     """
 
     sources: tuple[weakref.ref[Any], ...]
-    values: tuple[int, ...]
+    values: tuple[tuple[int, ...], ...]
     parts: dict[Hashable, Any] = field(default_factory=dict)
 
 
