@@ -7,6 +7,8 @@ and after that, of shape (m, 2), zero where these are coarse ones or none.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from learning.kernels.compiler import Array, compiled
@@ -34,10 +36,8 @@ def add_interpolated(
                 for k in range(mz - 1):
                     line[z[k] + 1] += weights_z[k, 1] * there[k]
                 for p in range(-1, 2):
-                    weight_x = 1.0 if p == 0 else weights_x[i, (p + 1) // 2]
                     for q in range(-1, 2):
-                        weight_y = 1.0 if q == 0 else weights_y[j, (q + 1) // 2]
-                        weight = line.dtype.type(weight_x * weight_y)
+                        weight = _weight(weights_x, i, p) * _weight(weights_y, j, q)
                         if weight != 0:
                             _add_scaled(fine[b, x[i] + p, y[j] + q], weight, line)
 
@@ -55,10 +55,8 @@ def restrict(
             for j in range(my):
                 line[:] = 0
                 for p in range(-1, 2):
-                    weight_x = 1.0 if p == 0 else weights_x[i, (p + 1) // 2]
                     for q in range(-1, 2):
-                        weight_y = 1.0 if q == 0 else weights_y[j, (q + 1) // 2]
-                        weight = line.dtype.type(weight_x * weight_y)
+                        weight = _weight(weights_x, i, p) * _weight(weights_y, j, q)
                         if weight != 0:
                             _add_scaled(line, weight, fine[b, x[i] + p, y[j] + q])
                 there = coarse[b, i, j]
@@ -120,6 +118,12 @@ def coarse_along_axis(
                             weight,
                             fine[o, u, i, low:high],
                         )
+
+
+@compiled
+def _weight(weights: Array, node: int, step: int) -> Any:
+    """Return what P has from a coarse node to the fine one that many steps from it."""
+    return weights.dtype.type(1) if step == 0 else weights[node, (step + 1) // 2]
 
 
 @compiled
