@@ -40,6 +40,9 @@ __all__ = ["Blood", "solve_blood"]
 SMALLEST, LARGEST = 1.1, 1e4
 """Diameters between which a vessel may lie [µm]: the pole of the viscosity in vivo, and 1 cm."""
 
+LEAST_VISCOSITY, MOST_VISCOSITY = 1e-4, 0.1
+"""Between which the viscosity of plasma may lie [Pa s]: other numbers have other units."""
+
 DIFFERENCE: Final = 1e-7
 """Of hematocrits, by which derivatives are approximated."""
 
@@ -217,6 +220,11 @@ def _check_numbers(plasma_viscosity: float, atol: float, max_iterations: int) ->
     for name, value in (("plasma_viscosity", plasma_viscosity), ("atol", atol)):
         if not isinstance(value, Real) or not 0 < value < np.inf:
             raise ValueError(f"got {name}={value!r}; wanted a finite positive number.")
+    if not LEAST_VISCOSITY <= plasma_viscosity <= MOST_VISCOSITY:
+        raise ValueError(
+            f"got plasma_viscosity={plasma_viscosity!r}; wanted Pa s, from {LEAST_VISCOSITY} to "
+            f"{MOST_VISCOSITY}: plasma has 1.2e-3. Multiply mPa s, or centipoise, by 1e-3."
+        )
     if not isinstance(max_iterations, int | np.integer) or max_iterations < 1:
         raise ValueError(f"got max_iterations={max_iterations!r}; wanted a positive integer.")
 
@@ -278,7 +286,7 @@ def _not_converged(
         f"got a hematocrit that still changes by {change[worst]:.2e} after {len(changes)} "
         f"iterations, in edge {list(graph.edges)[worst]!r} whose flow is "
         f"{flow[worst] / flow.max():.1e} of the largest, and by more than {atol:.0e} in {moving} "
-        f"of {len(change)} edges; wanted {atol:.0e}. Raise max_iterations, or atol if so little flow "
-        "does not matter to you. If the change no longer falls, this network may have no stable "
+        f"of {len(change)} edges; wanted {atol:.0e}. Raise max_iterations, or atol if so little "
+        "flow does not matter to you. If the change no longer falls, there may be no stable "
         "steady state: change a pressure or the hematocrit slightly."
     )

@@ -259,6 +259,8 @@ def test_mouse_cortex_converges():
         ({"hematocrit": {9: 0.4}}, ValueError, "hematocrit 0.4 at 9; wanted a node of the graph"),
         ({"hematocrit": {2: 0.4}}, ValueError, "at node 0, which has no hematocrit; wanted that"),
         ({"plasma_viscosity": 0.0}, ValueError, "plasma_viscosity=0.0; wanted a finite positive"),
+        ({"plasma_viscosity": 1.2}, ValueError, "wanted Pa s, from 0.0001 to 0.1: .* centipoise"),
+        ({"hematocrit": {0: None}}, ValueError, "hematocrit None at node 0; wanted a finite"),
         ({"atol": -1.0}, ValueError, "atol=-1.0; wanted a finite positive number"),
         ({"max_iterations": 0}, ValueError, "max_iterations=0; wanted a positive integer"),
         ({"law": "in silico"}, ValueError, "law='in silico'; wanted one of"),
