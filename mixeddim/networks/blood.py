@@ -134,29 +134,32 @@ def solve_blood(
     problem = _Problem(graph, flow, diameter, inlet_hematocrit, plasma_viscosity, law)
     start = np.full(len(diameter), inlet_hematocrit.mean())
     _, state, changes = relax(problem.at, start, (0.0, MOST_CELLS), atol, max_iterations)
-    result, cells = state.flow, state.cells
+    cells = state.cells
     if changes[-1] > atol:
         raise _not_converged(graph, state, changes, atol)
-    _check_entering(graph, result, is_known)
-    return Blood(
+    blood = Blood(
         graph,
-        result.pressure,
-        result.flow,
-        result.viscosity,
-        result.is_given,
-        result.given_inflow,
+        state.pressure,
+        state.flow,
+        state.viscosity,
+        flow.is_given,
+        flow.given_inflow,
         cells.hematocrit,
         cells.flux,
         cells.node_inflow,
         np.array(changes),
     )
+    _check_entering(graph, blood, is_known)
+    return blood
 
 
 @dataclass(frozen=True, eq=False)
 class _State(State):
     """Flow and red cells that follow from a hematocrit."""
 
-    flow: Flow
+    pressure: NDArray[np.float64]
+    flow: NDArray[np.float64]
+    viscosity: NDArray[np.float64]
     cells: RedCells
 
 
@@ -192,10 +195,7 @@ class _Problem:
         mu = relative_viscosity(self.diameter, H, self.law)
         law = Kirchhoff(self.differences, self.plasma_conductance / mu, plasma.is_given)
         p, Q = law.pressure_and_flow(plasma.pressure, plasma.given_inflow)
-        flow = Flow(
-            self.graph, p, Q, self.plasma_viscosity * mu, plasma.is_given, plasma.given_inflow
-        )
-        cells = self.junctions.distribute(Q, flow.node_inflow, H)
+        cells = self.junctions.distribute(Q, self._node_inflow(Q), H)
 
         def derivative(v: NDArray[np.float64]) -> NDArray[np.float64]:
             """Return F'(H) v, by differences but for the linear part, the pressures."""
@@ -205,15 +205,17 @@ class _Problem:
             near = np.clip(H + DIFFERENCE / most * v, 0.0, MOST_CELLS)
             change = Q * (mu / relative_viscosity(self.diameter, near, self.law) - 1)
             Q_near = Q + law.change_of_flow(change)
-            net = self.differences.T @ Q_near
-            inflow = np.where(plasma.is_given, net, plasma.given_inflow)
-            there = self.junctions.distribute(Q_near, inflow, H)
+            there = self.junctions.distribute(Q_near, self._node_inflow(Q_near), H)
             difference = there.hematocrit - cells.hematocrit
             return np.asarray(difference * (most / DIFFERENCE))
 
         largest = abs(Q).max(initial=0.0)
         weight = np.sqrt(abs(Q) / largest) if largest > 0 else np.zeros_like(Q)
-        return _State(cells.hematocrit - H, weight, derivative, flow, cells)
+        viscosity = self.plasma_viscosity * mu
+        return _State(cells.hematocrit - H, weight, derivative, p, Q, viscosity, cells)
+
+    def _node_inflow(self, Q: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(self.plasma.is_given, self.differences.T @ Q, self.plasma.given_inflow)
 
 
 def _check_numbers(plasma_viscosity: float, atol: float, max_iterations: int) -> None:
@@ -280,7 +282,7 @@ def _check_entering(graph: nx.Graph, flow: Flow, is_known: NDArray[np.bool_]) ->
 def _not_converged(
     graph: nx.Graph, state: _State, changes: list[float], atol: float
 ) -> RuntimeError:
-    change, flow = abs(state.change), abs(state.flow.flow)
+    change, flow = abs(state.change), abs(state.flow)
     worst, moving = int(change.argmax()), int((change > atol).sum())
     return RuntimeError(
         f"got a hematocrit that still changes by {change[worst]:.2e} after {len(changes)} "
