@@ -2,5 +2,6 @@
 
 Of the other rooms imports `algebra` alone, and no DOLFINx. Read `graphs` (with `kinds`), then
 `generators`, `skeletons` (of images), `cleaning`, `artefacts`, `centre_lines`, `scaling`,
-`viscosity`, `blood_flow`, `hematocrit`, `blood` and `oxygen`; `io` reads and writes files.
+`viscosity`, `blood_flow`, `hematocrit`, `relaxation`, `blood` and `oxygen`; `io` reads and writes
+files.
 """

@@ -34,9 +34,9 @@ from mixeddim.networks.graphs import (
 
 __all__ = [
     "Flow",
+    "Kirchhoff",
     "balance_flow",
     "node_differences",
-    "pressure_and_flow",
     "solve_flow",
     "values_at_nodes",
 ]
@@ -156,9 +156,8 @@ def solve_flow(
             "with networkx.contracted_nodes."
         )
     conductance = np.pi * edge_radii(graph) ** 4 / (8 * mu * lengths)
-    pressure, flow = pressure_and_flow(
-        node_differences(graph), conductance, given, is_given, inflow
-    )
+    law = Kirchhoff(node_differences(graph), conductance, is_given)
+    pressure, flow = law.pressure_and_flow(given, inflow)
     return Flow(graph, pressure, flow, mu, is_given, inflow)
 
 
@@ -195,46 +194,71 @@ def balance_flow(graph: nx.Graph, flow: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(Q)
 
 
-def pressure_and_flow(
-    D: sparse.csr_array,
-    G: NDArray[np.float64],
-    given: NDArray[np.float64],
-    is_given: NDArray[np.bool_],
-    inflow: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the pressure at each node and the flow along each edge.
+class Kirchhoff:
+    """Kirchhoff's law with conductances G, factored for flows and for changes of them.
 
     Args:
         D: From `node_differences`.
         G: Conductance of each edge.
-        given: Pressure at each node where that is given, zero elsewhere.
         is_given: Where the pressure is given, in each component of the network.
-        inflow: Inflow from outside at the other nodes.
 
     Raises:
         NetworkError: If rounding hides the pressures.
     """
-    # The differences of pressures along short vessels lose digits, and with them Kirchhoff's law.
-    # So the level is taken off first, and corrections are added to the flows, not the pressures.
-    level = given[is_given].mean()
-    pressure = np.where(is_given, given - level, 0.0)
-    flow = G * (D @ pressure)
-    if not is_given.all():
-        free = D[:, np.flatnonzero(~is_given)]
+
+    def __init__(
+        self, D: sparse.csr_array, G: NDArray[np.float64], is_given: NDArray[np.bool_]
+    ) -> None:
+        self.D, self.G, self.is_given = D, G, is_given
+        self.free = D[:, np.flatnonzero(~is_given)]
+        if is_given.all():
+            return
         try:
-            solve = laplacian_solver(free.T @ sparse.diags_array(G) @ free)
+            self.solve = laplacian_solver(self.free.T @ sparse.diags_array(G) @ self.free)
         except RuntimeError as error:
             raise NetworkError(
                 f"got vessels that conduct from {G.min():.3g} to {G.max():.3g}; wanted fewer "
                 "orders of magnitude: rounding hides which pressures hold which vessels. Check the "
                 "radii and lengths of the extreme ones."
             ) from error
-        for _ in range(3):  # the solution, and two refinements
-            missing = inflow[~is_given] - free.T @ flow
-            correction = solve(missing)
-            pressure[~is_given] += correction
-            flow += G * (free @ correction)
-    return np.where(is_given, given, pressure + level), flow
+
+    def pressure_and_flow(
+        self, given: NDArray[np.float64], inflow: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the pressure at each node and the flow along each edge.
+
+        Args:
+            given: Pressure at each node where that is given.
+            inflow: Inflow from outside at the other nodes.
+        """
+        # The differences of pressures along short vessels lose digits, and with them Kirchhoff's
+        # law. So the level is taken off first, and corrections are added to the flows, not the
+        # pressures.
+        is_given = self.is_given
+        level = given[is_given].mean()
+        pressure = np.where(is_given, given - level, 0.0)
+        flow = self.G * (self.D @ pressure)
+        if not is_given.all():
+            for _ in range(3):  # the solution, and two refinements
+                missing = inflow[~is_given] - self.free.T @ flow
+                correction = self.solve(missing)
+                pressure[~is_given] += correction
+                flow += self.G * (self.free @ correction)
+        return np.where(is_given, given, pressure + level), flow
+
+    def change_of_flow(self, change: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how the flow changes, to first order.
+
+        Args:
+            change: By how much the flow along each edge would change at the same pressures,
+                because its conductance does.
+        """
+        if self.is_given.all():
+            return change
+        adjusted: NDArray[np.float64] = change - self.G * (
+            self.free @ self.solve(self.free.T @ change)
+        )
+        return adjusted
 
 
 def node_differences(graph: nx.Graph) -> sparse.csr_array:

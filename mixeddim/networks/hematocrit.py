@@ -11,9 +11,14 @@ Secomb, Am. J. Physiol. 289 (2005) H2657, doi:10.1152/ajpheart.00297.2005)
 
 Junctions of other degrees follow the usual extension. Vessels that feed the same junction mix: H is
 that of the mixture, and D_F the mean of their diameters by flow. Where more than two vessels leave,
-each is a daughter beside the mean cross-section of the others, and the shares are divided by their
-sum. Blood from outside has no D_F and splits like a mixture; so does what leaves to the outside.
-No vessel takes more than hematocrit 0.95; the cells above that go where there is room.
+each is a daughter beside the others, whose cross-section is the mean by flow, and the shares are
+divided by their sum; where they sum up to less than 1/2, what is missing to 1/2 is added by flow.
+Blood from outside has 1/D_F = 0 and splits like a mixture; so does what leaves to the outside. No
+vessel takes more than hematocrit 0.95; the cells above that go where there is room.
+
+All means are by flow, so that a vessel in which the flow vanishes has no effect on the others: the
+red cells of each vessel depend on the flow continuously, also where a vessel turns its flow and
+changes sides at its junctions. Means by number jump there, and a steady state may not exist.
 """
 
 from __future__ import annotations
@@ -24,10 +29,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu
-from scipy.special import expit, logit
 
-__all__ = ["MOST_CELLS", "STILL", "RedCells", "distribute_red_cells", "phase_separation"]
+from mixeddim.algebra.compiler import compiled
+
+__all__ = ["MOST_CELLS", "STILL", "Junctions", "RedCells", "phase_separation"]
 
 type Array = NDArray[np.float64]
 
@@ -36,6 +41,9 @@ MOST_CELLS = 0.95
 
 STILL = 1e-13
 """Flow below this part of the largest one is rounding."""
+
+LEAST_CLAIMED = 0.5
+"""Sum of the shares of many daughters below which the flow decides about the rest."""
 
 
 def phase_separation(
@@ -73,13 +81,20 @@ def phase_separation(
             )
     if not all(np.all(D > 0) for D in (D_F, D_a, D_b)):
         raise ValueError("got a diameter that is not positive; wanted positive ones in µm.")
-    plasma = (1 - H) / D_F
+    with np.errstate(divide="ignore", over="ignore"):  # at 0 and 1, where the logit is infinite
+        return np.asarray(_share_of_cells(F, (1 - H) / D_F, D_a, D_b))
+
+
+def _share_of_cells(F, plasma, D_a, D_b):  # type: ignore[no-untyped-def]
+    """Return FQ_E, of numbers or of arrays; plasma is (1 - H) / D_F."""
     X0 = np.minimum(0.964 * plasma, 0.5 * (1 - 1e-6))  # a step at 1/2 is the limit
     A = -13.29 * (D_a**2 - D_b**2) / (D_a**2 + D_b**2) * plasma
     B = 1 + 6.98 * plasma
-    with np.errstate(divide="ignore"):  # at 0 and 1, where the logit is infinite
-        shares: Array = expit(A + B * logit(np.clip((F - X0) / (1 - 2 * X0), 0.0, 1.0)))
-    return shares
+    x = np.minimum(np.maximum((F - X0) / (1 - 2 * X0), 0.0), 1.0)
+    return 1 / (1 + np.exp(-A - B * (np.log(x) - np.log(1 - x))))
+
+
+_share_in_loop = compiled(_share_of_cells)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +104,7 @@ class RedCells:
     Attributes:
         flux: Volume of red cells per time along each edge, signed as its flow, shape (num_edges,).
         hematocrit: Discharge hematocrit of each edge, shape (num_edges,); where blood stands
-            still, that of the guess.
+            still, what was passed for that.
         node_inflow: Volume of red cells per time from outside at each node, negative for outflow,
             shape (num_nodes,).
     """
@@ -99,109 +114,144 @@ class RedCells:
     node_inflow: Array
 
 
-def distribute_red_cells(
-    edges: NDArray[np.int64],
-    flow: Array,
-    node_inflow: Array,
-    inlet_hematocrit: Array,
-    diameter: Array,
-    guess: Array,
-) -> RedCells:
-    """Distribute red cells over a network in which the flow is known.
-
-    The shares at each junction are those of the hematocrit in a guess. So the cells that arrive at
-    all nodes solve one linear system, which conserves them for any guess:
-
-        c = c_inlet + T S c        S shares from node to edge, T from edge to the node downstream
+class Junctions:
+    """The nodes of a network as junctions of its vessels, at which red cells split and mix.
 
     Args:
         edges: Both ends of each edge as node ordinals, shape (num_edges, 2).
-        flow: Volume per time along each edge, positive from its first end to its second.
-        node_inflow: Volume per time from outside at each node, negative for outflow.
-        inlet_hematocrit: That of blood from outside at each node, shape (num_nodes,).
         diameter: That of each edge [µm].
-        guess: Discharge hematocrit of each edge.
+        inlet_hematocrit: That of blood from outside at each node, shape (num_nodes,).
     """
-    num_nodes, num_edges = len(node_inflow), len(edges)
-    forth = flow > 0
-    upstream = np.where(forth, edges[:, 0], edges[:, 1])
-    downstream = np.where(forth, edges[:, 1], edges[:, 0])
-    Q = _without_circulation(upstream, downstream, abs(flow), num_nodes)
-    entering, leaving = np.maximum(node_inflow, 0.0), np.maximum(-node_inflow, 0.0)
 
-    def arriving(values: Array) -> Array:
-        return _totals(downstream, Q * values, num_nodes)
+    def __init__(self, edges: NDArray[np.int64], diameter: Array, inlet_hematocrit: Array) -> None:
+        self.edges, self.diameter, self.inlet_hematocrit = edges, diameter, inlet_hematocrit
+        num_nodes, ends = len(inlet_hematocrit), edges.ravel()
+        self.starts = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=num_nodes))])
+        self.incident = np.argsort(ends, kind="stable") // 2  # the edges of node after node
 
-    fed = arriving(np.ones(num_edges))
-    H = _ratio(arriving(guess) + entering * inlet_hematocrit, fed + entering)
-    D_F = _ratio(arriving(diameter), fed, otherwise=np.inf)
-    shares = _shares(upstream, Q, np.minimum(H, MOST_CELLS), D_F, diameter, num_nodes)
-    through = _totals(upstream, Q, num_nodes)
-    shares *= _ratio(through, through + leaving)[upstream]
+    def distribute(self, flow: Array, node_inflow: Array, where_still: Array) -> RedCells:
+        """Follow the red cells down the flow, from junction to junction.
 
-    T_S = sparse.coo_array((shares, (downstream, upstream)), shape=(num_nodes, num_nodes))
-    remaining = (sparse.eye_array(num_nodes) - T_S).tocsc()
-    factors = splu(remaining)
-    inlets = entering * inlet_hematocrit
-    cells = factors.solve(inlets)
-    cells += factors.solve(inlets - remaining @ cells)
-    cells = np.maximum(cells, 0.0)  # rounding
-    flux = shares * cells[upstream]
-    return RedCells(
-        np.where(forth, flux, -flux),
-        _ratio(flux, Q, otherwise=guess),
-        inlets - cells * _ratio(leaving, through + leaving),
-    )
+        Args:
+            flow: Volume per time along each edge, positive from its first end to its second.
+            node_inflow: Volume per time from outside at each node, negative for outflow.
+            where_still: Hematocrit of the edges in which blood stands still, shape (num_edges,).
+        """
+        forth = flow > 0
+        upstream = np.where(forth, self.edges[:, 0], self.edges[:, 1])
+        downstream = np.where(forth, self.edges[:, 1], self.edges[:, 0])
+        Q = np.where(abs(flow) > STILL * abs(flow).max(initial=0.0), abs(flow), 0.0)
+        flux, outflow = np.zeros_like(Q), np.zeros_like(node_inflow)
+        arguments = (self.starts, self.incident, upstream, downstream)
+        rest = (node_inflow, self.inlet_hematocrit, self.diameter, flux, outflow)
+        if not _descend(*arguments, Q, *rest):
+            Q = _without_circulation(upstream, downstream, Q, len(outflow))
+            flux[:] = 0.0
+            _descend(*arguments, Q, *rest)
+        hematocrit = np.divide(flux, Q, out=np.array(where_still, dtype=float), where=Q > 0)
+        entering = np.maximum(node_inflow, 0.0) * self.inlet_hematocrit
+        return RedCells(np.where(forth, flux, -flux), hematocrit, entering - outflow)
 
 
 def _without_circulation(
     upstream: NDArray[np.int64], downstream: NDArray[np.int64], Q: Array, num_nodes: int
 ) -> Array:
-    """Return the flow without what is rounding, or runs in circles.
+    """Return the flow without what runs in circles.
 
     Blood runs down the pressure and never in a circle. Where blood stands still, rounding may say
     otherwise, and cells could enter such a circle and never leave it.
     """
-    moving = STILL * Q.max() < Q
+    moving = Q > 0
     pairs = (upstream[moving], downstream[moving])
     ahead = sparse.coo_array((np.ones(moving.sum()), pairs), shape=(num_nodes, num_nodes))
     _, circle = connected_components(ahead.tocsr(), connection="strong")
-    return np.where(moving & (circle[upstream] != circle[downstream]), Q, 0.0)
+    return np.where(circle[upstream] != circle[downstream], Q, 0.0)
 
 
-def _shares(
-    upstream: NDArray[np.int64], Q: Array, H: Array, D_F: Array, D: Array, num_nodes: int
-) -> Array:
-    """Return the share that each edge takes of the red cells at the node upstream."""
+@compiled
+def _descend(  # type: ignore[no-untyped-def]
+    starts, incident, upstream, downstream, Q, node_inflow, inlet_hematocrit, D, flux, outflow
+):
+    """Set the flux of red cells along each edge, and what leaves each node to the outside.
 
-    def leaving(values: Array) -> Array:
-        return _totals(upstream, values, num_nodes)
+    A node is ready once all vessels that feed it have their flux. Returns whether all nodes were:
+    those on a circle never are.
+    """
+    num_nodes = len(node_inflow)
+    waits, ready, num_ready = np.zeros(num_nodes, np.int64), np.empty(num_nodes, np.int64), 0
+    for edge in range(len(Q)):
+        if Q[edge] > 0:
+            waits[downstream[edge]] += 1
+    for node in range(num_nodes):
+        if waits[node] == 0:
+            ready[num_ready] = node
+            num_ready += 1
+    done = 0
+    while done < num_ready:
+        node = ready[done]
+        done += 1
+        _split(node, starts, incident, upstream, Q, node_inflow, inlet_hematocrit, D, flux, outflow)
+        for place in range(starts[node], starts[node + 1]):
+            edge = incident[place]
+            if Q[edge] > 0 and upstream[edge] == node:
+                waits[downstream[edge]] -= 1
+                if waits[downstream[edge]] == 0:
+                    ready[num_ready] = downstream[edge]
+                    num_ready += 1
+    return done == num_nodes
 
-    flowing = (Q > 0).astype(float)
-    number = leaving(flowing)[upstream]
-    of_flow = _ratio(Q, leaving(Q)[upstream])
-    rest = np.maximum(leaving(flowing * D**2)[upstream] - D**2, 0.0)
-    other = np.where((number > 1) & (flowing > 0), np.sqrt(_ratio(rest, number - 1, D**2)), D)
-    of_cells = phase_separation(of_flow, H[upstream], D_F[upstream], D, other)
-    of_cells = np.where(number == 1, flowing, of_cells * flowing)
-    total = leaving(of_cells)[upstream]
-    of_cells = np.where(total > 0, _ratio(of_cells, total), of_flow)  # many daughters below X0
-    # No more than packed cells: what is too much goes where there is room.
-    most = _ratio(MOST_CELLS * of_flow, H[upstream], otherwise=np.inf)  # where H = 0 all are 0
-    room = np.maximum(most - of_cells, 0.0)
-    excess = np.maximum(of_cells - most, 0.0)
-    if excess.any():
-        total_room = leaving(np.where(np.isinf(room), 0.0, room))[upstream]
-        of_cells += leaving(excess)[upstream] * _ratio(room, total_room) - excess
-    return of_cells
 
-
-def _totals(nodes: NDArray[np.int64], values: Array, num_nodes: int) -> Array:
-    """Return the sum of the values at each node."""
-    return np.asarray(np.bincount(nodes, values, num_nodes), dtype=float)
-
-
-def _ratio(numerator: Array, denominator: Array, otherwise: float | Array = 0.0) -> Array:
-    """Return the ratio where the denominator is positive, something else where it is not."""
-    out = np.broadcast_to(np.asarray(otherwise, dtype=float), np.shape(numerator)).copy()
-    return np.divide(numerator, denominator, out=out, where=denominator > 0)
+@compiled
+def _split(  # type: ignore[no-untyped-def]
+    node, starts, incident, upstream, Q, node_inflow, inlet_hematocrit, D, flux, outflow
+):
+    """Give the red cells that arrive at a node to the vessels that leave it, and the outside."""
+    entering, leaving = max(node_inflow[node], 0.0), max(-node_inflow[node], 0.0)
+    cells = entering * inlet_hematocrit[node]
+    fed, width, through, area, number = 0.0, 0.0, 0.0, 0.0, 0
+    for place in range(starts[node], starts[node + 1]):
+        edge = incident[place]
+        if Q[edge] > 0 and upstream[edge] == node:
+            through += Q[edge]
+            area += Q[edge] * D[edge] ** 2
+            number += 1
+        elif Q[edge] > 0:
+            fed += Q[edge]
+            width += Q[edge] * D[edge]
+            cells += flux[edge]
+    if through + leaving == 0:
+        outflow[node] = 0.0
+        return
+    outflow[node] = cells * leaving / (through + leaving)
+    cells -= outflow[node]
+    H = min(cells / through, MOST_CELLS) if through > 0 else 0.0
+    # (1 - H) / D_F; blood from outside counts with 1 / D_F = 0.
+    plasma = (1 - H) * fed / width * fed / (fed + entering) if fed > 0 else 0.0
+    total = 0.0
+    for place in range(starts[node], starts[node + 1]):
+        edge = incident[place]
+        if Q[edge] > 0 and upstream[edge] == node:
+            rest, other = through - Q[edge], D[edge]
+            if number == 1 or rest <= 0:
+                share = 1.0
+            else:
+                other = np.sqrt(max(area - Q[edge] * D[edge] ** 2, 0.0) / rest)
+                share = _share_in_loop(Q[edge] / through, plasma, D[edge], other)
+            flux[edge] = share
+            total += share
+    claimed = max(total, LEAST_CLAIMED)
+    excess, room = 0.0, 0.0
+    for place in range(starts[node], starts[node + 1]):
+        edge = incident[place]
+        if Q[edge] > 0 and upstream[edge] == node:
+            # No more than packed cells: what is too much goes where there is room.
+            most = MOST_CELLS * Q[edge]
+            wanted = (flux[edge] + (claimed - total) * Q[edge] / through) / claimed * cells
+            flux[edge] = min(wanted, most)
+            excess += max(wanted - most, 0.0)
+            room += max(most - wanted, 0.0)
+    if excess > 0 and room > 0:
+        for place in range(starts[node], starts[node + 1]):
+            edge = incident[place]
+            if Q[edge] > 0 and upstream[edge] == node:
+                flux[edge] += excess * (MOST_CELLS * Q[edge] - flux[edge]) / room
