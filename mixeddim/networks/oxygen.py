@@ -86,7 +86,7 @@ class IntravascularResistance:
 
     Attributes:
         diameter: Diameters [m], rising, shape (num_rows,).
-        resistance: K at each [mmHg s/m²], shape (num_rows,).
+        resistance: K at each [mmHg s/m²], shape (num_rows,); all zero for none.
     """
 
     diameter: NDArray[np.float64]
@@ -99,12 +99,13 @@ class IntravascularResistance:
                 f"got diameters of shape {D.shape} and resistances of shape {K.shape}; wanted a "
                 "table, with one resistance for each diameter."
             )
-        if not (np.all(np.diff(D) > 0) and np.all(D > 0) and np.all(K > 0)):
+        positive = np.all(D > 0) and (np.all(K > 0) or np.all(K == 0))
+        if not (np.all(np.diff(D) > 0) and positive):
             raise ValueError(
                 "got a table whose diameters do not rise, or with values that are not positive; "
-                "wanted positive ones by rising diameter. Sort the table."
+                "wanted positive ones by rising diameter, or no resistance at all. Sort the table."
             )
-        if D[-1] > 0.1 or K.max() < 1e3:
+        if D[-1] > 0.1 or 0 < K.max() < 1e3:
             raise ValueError(
                 f"got diameters up to {D[-1]:.3g} and resistances up to {K.max():.3g}; wanted m "
                 "and mmHg s/m². Multiply µm by 1e-6, and resistances in mmHg s/µm² by 1e12."
