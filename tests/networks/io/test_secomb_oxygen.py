@@ -66,7 +66,8 @@ def test_table_in_si_and_mmhg(write):
 def test_blank_lines_other_solutes_and_glued_comments(tmp_path, write):
     several = PARAMETERS.replace("1 3 number", "2 4 number").replace("10.5 Mich", "10.5* Mich")
     several = several.replace("Solute parameters of a test", "").replace("Solute 1 - oxygen", "")
-    several = several.replace("50 crit", "\n\n50 crit") + "0. extra\n\n0.2 g0\n1.0 g0fac\nDrug\n1 1 0\n"
+    several = several.replace("50 crit", "\n\n50 crit")
+    several += "0. extra\n\n0.2 g0\n1.0 g0fac\nDrug\n1 1 0\n"
     file = tmp_path / "windows.dat"
     file.write_bytes(several.replace("\n", "\r\n").encode())
     assert read_solute_parameters(file) == read_solute_parameters(write(PARAMETERS))
@@ -81,7 +82,11 @@ def test_a_table_without_rows_is_no_resistance(write):
     ("old", "new", "message"),
     [
         (PARAMETERS, "a title\n1 2\n", "got 1 lines of numbers; wanted at least 15: ten of"),
-        ("1 3 number of", "1 number of", "line 11: got 'number' for the number of param.*version 4"),
+        (
+            "1 3 number of",
+            "1 number of",
+            "line 11: got 'number' for the number .*version 4",
+        ),
         ("31\t", "much\t", "line 6: got 'much'; wanted a finite number"),
         ("1 1 1 perm", "1 1 0 perm", "line 13: got a first solute that is not oxygen"),
         ("1 1 1 perm", "1 perm", "line 13: got '.*' for the flag for oxygen; wanted an integer"),
