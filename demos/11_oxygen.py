@@ -166,7 +166,9 @@ def secomb(folder: Path) -> Case:
 # Here the tissue lies in a larger grid of hexahedra. Around the box that holds it there are as many
 # cells as the walls of vessels need that reach beyond it, and one at least. The outermost layer
 # stands for an infinite space: it is stretched. In coordinates that grow $s_i$ times as fast along
-# the axis $i$ the diffusion is $D\alpha\, s_1 s_2 s_3 / s_i^2$ along it.
+# the axis $i$ the diffusion is $D\alpha\, s_1 s_2 s_3 / s_i^2$ along it. A tissue of one point
+# along an axis is a sheet, of which the programs make a problem in a plane: there is nothing beyond
+# it along that axis.
 
 STRETCH = 4.0  # of the outermost layer
 FEWEST_CELLS, MOST_CELLS = 500, 6000  # in the box that holds the tissue
@@ -184,6 +186,7 @@ def grid(case: Case, num_cells: int | None, num_margin: int) -> tuple[md.Structu
     reach = np.full((len(places), 1), md.edge_radii(case.graph).max())
     beyond = np.array([(reach - places).max(axis=0), (places + reach - case.side).max(axis=0)])
     cells = np.maximum(num_margin, np.floor(beyond * in_box / case.side).astype(int) + 1) + 1
+    cells[:, case.num_points == 1] = 0
     below, above = cells * case.side / in_box
     num_cells_all = in_box + cells.sum(axis=0)
     box = md.create_box(num_cells_all, -below, case.side + above, cell_type="hexahedron")
@@ -213,7 +216,8 @@ def part_in_tissue(case: Case, box: md.StructuredBox) -> dolfinx.fem.Function:
 
 def diffusion_in_stretched_space(case: Case, box: md.StructuredBox) -> dolfinx.fem.Function:
     """Return the diagonal of D alpha."""
-    first, last = box.lower + box.cell_size, box.upper - box.cell_size
+    layer = np.where(case.num_points == 1, 0.0, box.cell_size)
+    first, last = box.lower + layer, box.upper - layer
 
     def diagonal(x: np.ndarray) -> np.ndarray:
         stretch = np.where((x < first[:, None]) | (x > last[:, None]), STRETCH, 1.0)
@@ -266,6 +270,7 @@ def solve(case: Case, num_cells: int | None = None, num_margin: int = 1) -> Resu
             permeability=network.edge_field("permeability"),
         ),
         bcs_1d=[],
+        outside="renormalise" if np.any(case.num_points == 1) else "raise",
     )
     part = part_in_tissue(case, box)
     consumption = part.copy()

@@ -63,6 +63,18 @@ def test_a_stretched_layer_stands_for_a_large_box(demo):
     assert near == pytest.approx(far, rel=2e-3)
 
 
+def test_a_tissue_of_one_point_is_a_sheet(demo):
+    case = demo.capillaries()
+    for node in case.graph:
+        case.graph.nodes[node]["pos"] = (*case.graph.nodes[node]["pos"][:2], 4e-6)
+    side = np.array([200e-6, 200e-6, 8e-6])  # vessels are as wide as that
+    result = demo.solve(replace(case, side=side, num_points=np.array([20, 20, 1])))
+    po2 = result.solution.system.grid.to_grid(result.solution.u_3d.x.array)
+    assert result.solution.system.tissue.upper[2] == 8e-6
+    assert np.ptp(po2, axis=2).max() < 0.1 * np.ptp(po2)
+    assert result.solution.budget.error < 1e-10
+
+
 def test_the_outer_bound_cuts_off_corners_that_no_vessel_is_near(demo):
     case = demo.capillaries()
     case.graph.remove_nodes_from(

@@ -129,7 +129,7 @@ def _read_table(path: Path, lines: Iterator[Line], what: str, num_columns: int) 
             "Complete it."
         )
     num_rows = head.integer(0, f"number of {what}")
-    filled = (line for line in lines if line.words)
+    filled: Iterator[Line] = (line for line in lines if line.words)
     if not titles.words:
         first = next(filled, None)
         if first is not None and first.words[0].lstrip("-").isdecimal():
