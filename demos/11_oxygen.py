@@ -113,10 +113,10 @@ def balanced_hematocrit(graph: nx.Graph, flow: np.ndarray, hematocrit: np.ndarra
     for _ in range(100):
         cells = md.balance_flow(graph, hematocrit * flow)
         balanced = np.divide(cells, flow, out=hematocrit.copy(), where=flow != 0)
-        if balanced.min() >= 0 and balanced.max() <= 1:
+        if balanced.min() >= -1e-12 and balanced.max() <= 1 + 1e-12:
             break
         hematocrit = balanced.clip(0.01, 0.95)
-    return balanced
+    return balanced.clip(0, 1)
 
 
 def secomb(folder: Path) -> Case:
@@ -139,9 +139,11 @@ def secomb(folder: Path) -> Case:
             f"got {files['network.dat']} without PO2 at its boundary nodes; wanted it in the fifth "
             "column of the third table. Add it."
         )
-    for node, degree in graph.degree:
-        if degree == 1 and node not in given:
-            graph.nodes[node]["po2"] = float(np.mean(list(given.values())))
+    side, num_points, _ = tissue_of(graph)
+    for node in graph.nodes.values():
+        node.setdefault("po2", float(np.mean(list(given.values()))))
+        in_box = np.clip(node["pos"], 0, side)
+        node["pos"] = tuple(np.where(num_points == 1, in_box, node["pos"]).tolist())
     flow, hematocrit = (
         np.array([value for *_, value in graph.edges(data=name)]) for name in ("flow", "hematocrit")
     )
@@ -168,7 +170,7 @@ def secomb(folder: Path) -> Case:
 # stands for an infinite space: it is stretched. In coordinates that grow $s_i$ times as fast along
 # the axis $i$ the diffusion is $D\alpha\, s_1 s_2 s_3 / s_i^2$ along it. A tissue of one point
 # along an axis is a sheet, of which the programs make a problem in a plane: there is nothing beyond
-# it along that axis.
+# it along that axis, and vessels lie in it.
 
 STRETCH = 4.0  # of the outermost layer
 FEWEST_CELLS, MOST_CELLS = 500, 6000  # in the box that holds the tissue
@@ -188,8 +190,8 @@ def grid(case: Case, num_cells: int | None, num_margin: int) -> tuple[md.Structu
     cells = np.maximum(num_margin, np.floor(beyond * in_box / case.side).astype(int) + 1) + 1
     cells[:, case.num_points == 1] = 0
     below, above = cells * case.side / in_box
-    num_cells_all = in_box + cells.sum(axis=0)
-    box = md.create_box(num_cells_all, -below, case.side + above, cell_type="hexahedron")
+    lower, upper = -below, case.side + above
+    box = md.create_box(in_box + cells.sum(axis=0), lower, upper, cell_type="hexahedron")
     return box, cells
 
 
@@ -254,10 +256,8 @@ def solve(case: Case, num_cells: int | None = None, num_margin: int = 1) -> Resu
     radius = md.edge_radii(case.graph)
     resistance = case.resistance(radius) + md.unresolved_resistance(box, radius, case.diffusion)
     along = BLOOD_DIFFUSIVITY * case.blood.solubility * np.pi * radius**2
-    for name, values in (
-        ("permeability", 1 / (2 * np.pi * radius * resistance)),
-        ("k_1d", along),
-    ):
+    permeability = 1 / (2 * np.pi * radius * resistance)
+    for name, values in (("permeability", permeability), ("k_1d", along)):
         per_edge = dict(zip(case.graph.edges, values.tolist(), strict=True))
         nx.set_edge_attributes(case.graph, per_edge, name)
     network = md.create_network(case.graph, max_segment_length=box.spacing / 2)
