@@ -21,13 +21,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mixeddim.fem.grid import CellType
 from mixeddim.fem.meshes import StructuredBox
 
 __all__ = ["unresolved_resistance"]
 
 RADIUS: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
-EFFECTIVE: Final = (0.447, 0.485, 0.538, 0.572, 0.645, 0.728, 0.914, 1.199, 1.691, 2.189, 3.182)
-"""R / h, and r_e / h."""
+EFFECTIVE: Final[dict[CellType, tuple[float, ...]]] = {
+    "tetrahedron": (0.485, 0.497, 0.532, 0.587, 0.658, 0.740, 0.919, 1.204, 1.694, 2.188, 3.182),
+    "hexahedron": (0.386, 0.398, 0.433, 0.489, 0.565, 0.655, 0.851, 1.146, 1.642, 2.139, 3.136),
+}
+"""R / h, and r_e / h in each kind of cell: `python tests/benchmarks/unresolved_resistance.py`."""
 
 
 def unresolved_resistance(
@@ -57,8 +61,10 @@ def unresolved_resistance(
             "positive radii."
         )
     h = float(np.prod(box.cell_size) ** (1 / 3))
-    beyond = R / h > RADIUS[-1]  # where r_e = R + 0.18 h
-    effective = np.where(
-        beyond, R + (EFFECTIVE[-1] - RADIUS[-1]) * h, h * np.interp(R / h, RADIUS, EFFECTIVE)
+    table = EFFECTIVE[box.cell_type]
+    effective = h * np.where(
+        R / h > RADIUS[-1],
+        R / h + (table[-1] - RADIUS[-1]),
+        np.interp(R / h, RADIUS, table),
     )
     return np.asarray(np.log(effective / R) / (2 * np.pi * k_3d))

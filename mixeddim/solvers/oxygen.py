@@ -1,6 +1,6 @@
 """Oxygen: carried by blood, released through the wall, consumed by the tissue.
 
-With p_1d and p_3d the partial pressures in blood and tissue [mmHg], Q the flow and F = H Q the flow
+With p_1d and p_3d the partial pressures in blood and tissue, Q the flow and F = H Q the flow
 of red cells along the vessels, and C as in `mixeddim.networks.oxygen`:
 
     d_s (alpha Q p_1d + C0 F S(p_1d)) - d_s(k_1d d_s p_1d) + beta (p_1d - T p_3d) = 0    on Lambda
@@ -67,7 +67,7 @@ SHORTEST_STEP: Final = 2.0**-12
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OxygenSolution(Solution):
-    """Partial pressures of oxygen [mmHg]: `u_3d` in the tissue, `u_1d` in the blood.
+    """Partial pressures of oxygen: `u_3d` in the tissue, `u_1d` in the blood [mmHg, or blood.unit].
 
     Attributes:
         blood: What blood carries.
@@ -111,13 +111,13 @@ class OxygenSolution(Solution):
 
     @cached_property
     def wall_po2(self) -> NDArray[np.float64]:
-        """T p_3d, the tissue's pressure at the wall [mmHg], at `system.coupling.points`."""
+        """T p_3d, the tissue's pressure at the wall, at `system.coupling.points`."""
         wall: NDArray[np.float64] = self.system.coupling.Pi @ self._owned
         return wall
 
     @cached_property
     def blood_po2(self) -> NDArray[np.float64]:
-        """Pressure in the blood [mmHg], at `system.coupling.points`."""
+        """Pressure in the blood, at `system.coupling.points`."""
         inside: NDArray[np.float64] = self.system.coupling.N @ self.u_1d.x.array
         return inside
 
@@ -129,18 +129,18 @@ class OxygenSolution(Solution):
 
     @cached_property
     def vessel_mean(self) -> float:
-        """Mean pressure in the blood, over the length of the vessels [mmHg]."""
+        """Mean pressure in the blood, over the length of the vessels."""
         weights = self.system.coupling.weights
         return float(weights @ self.blood_po2 / weights.sum())
 
     @cached_property
     def tissue_mean(self) -> float:
-        """Mean pressure in the tissue, over its volume [mmHg]."""
+        """Mean pressure in the tissue, over its volume."""
         total = self.system.processes.sum
         return total(float(self._volumes @ self._owned)) / total(self._volumes.sum())
 
     def hypoxic_fraction(self, below: float) -> float:
-        """Return the part of the tissue's volume, shared out to its nodes, below a pressure [mmHg].
+        """Return the part of the tissue's volume, shared out to its nodes, below a pressure.
 
         `tissue_statistics` takes the linear field in each cell instead, on one process.
         """
@@ -183,7 +183,8 @@ def solve_oxygen(
             each node where blood enters.
         consumption: M0, the largest rate of consumption per volume [1/s]; not negative.
         half_consumption: Partial pressure at which it is half of that [mmHg]; positive.
-        blood: What blood carries.
+        blood: What blood carries. Its `unit` is that of all partial pressures, mmHg or Pa, here and
+            in the coefficients.
         rtol: Where to stop: sum of the magnitudes of the residual, over the inflow of oxygen; and
             the last step changed neither field by more than 1e-6 of its size.
         max_iterations: Where to give up.
@@ -255,20 +256,20 @@ class _OxygenProblem:
         blood: BloodOxygen,
         rtol: float,
     ) -> None:
-        check_numbers(rtol, half_consumption)
+        check_numbers(rtol, half_consumption, blood)
         if len(system.side_1d.dirichlet_dofs) > 0:
             raise ValueError(
                 f"got a system with u_1d given at {len(system.side_1d.dirichlet_dofs)} nodes; "
                 "wanted none, since oxygen enters with the blood. Assemble it with bcs_1d=[]."
             )
-        check_system(system)
+        check_system(system, blood)
         self.system, self.blood, self.half = system, blood, float(half_consumption)
         self.rtol = rtol
         self.processes: Processes = system.processes
         Q, H = flow_and_hematocrit(system, flow, hematocrit)
         self.plasma = discretise_advection(system.network, Q)
         self.cells = advection_of_cells(system, Q * H)
-        self.po2 = entering_po2(system, inlet_po2, self.plasma.inflow)
+        self.po2 = entering_po2(system, inlet_po2, self.plasma.inflow, blood)
         self.demand = demand(system, consumption)
         N, conductance = system.coupling.N, system.coupling.weights * system.coupling.beta
         consistent = N.T @ sparse.diags_array(conductance) @ N
@@ -369,5 +370,5 @@ def _not_converged(norms: list[float], rtol: float) -> SolverError:
     return SolverError(
         f"got Newton's method stopped after {len(norms) - 1} iterations, the residual from "
         f"{norms[0]:.2e} to {norms[-1]:.2e} of the inflow of oxygen; wanted {rtol:.0e}. Raise "
-        "max_iterations or rtol; and see that units are m, m³/s and mmHg throughout."
+        "max_iterations or rtol; and see that units are m, m³/s and one of pressure throughout."
     )

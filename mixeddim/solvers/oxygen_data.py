@@ -17,7 +17,7 @@ from mixeddim.fem.assembly import CoupledSystem
 from mixeddim.fem.forms import Coefficient, as_ufl, source
 from mixeddim.fem.matrices import assemble_vector
 from mixeddim.networks.graphs import edge_radii
-from mixeddim.networks.oxygen import MOST_MMHG
+from mixeddim.networks.oxygen import MOST, BloodOxygen
 from mixeddim.solvers.advection import Advection, discretise_advection
 
 __all__ = [
@@ -34,7 +34,7 @@ FASTEST: Final = 100.0
 """Mean velocity beyond which flow is in another unit [m/s]; in the aorta it is near 1."""
 
 
-def check_system(system: CoupledSystem) -> None:
+def check_system(system: CoupledSystem, blood: BloodOxygen) -> None:
     """Refuse exchange that more than the pressures drive, and given values in another unit."""
     coupling = system.coupling
     if coupling.partition != 1:
@@ -50,27 +50,21 @@ def check_system(system: CoupledSystem) -> None:
         )
     given = system.side_3d.dirichlet_values
     most = system.processes.max(given.max(initial=0.0))
-    if most > MOST_MMHG:
-        raise ValueError(
-            f"got bcs_3d with values up to {most:.4g}; wanted mmHg, from 0 to {MOST_MMHG:.0f}. "
-            "Divide Pa by 133.322."
-        )
+    if most > MOST[blood.unit]:
+        raise ValueError(f"got bcs_3d with values up to {most:.4g}; wanted {blood.range}")
 
 
-def check_numbers(rtol: Any, half_consumption: Any) -> None:
-    """Refuse what is no tolerance, or no partial pressure in mmHg."""
+def check_numbers(rtol: Any, half_consumption: Any, blood: BloodOxygen) -> None:
+    """Refuse what is no tolerance, or no partial pressure."""
     if not isinstance(rtol, Real) or not 0 < float(rtol) < 1:
         raise ValueError(f"got rtol={rtol!r}; wanted a number between 0 and 1, such as 1e-10.")
     if not isinstance(half_consumption, Real) or not 0 < float(half_consumption) < np.inf:
         raise ValueError(
-            f"got half_consumption={half_consumption!r}; wanted a positive pressure in mmHg, such "
-            "as 1.0."
+            f"got half_consumption={half_consumption!r}; wanted a positive pressure in "
+            f"{blood.unit}; it is a few mmHg."
         )
-    if float(half_consumption) > MOST_MMHG:
-        raise ValueError(
-            f"got half_consumption={half_consumption!r}; wanted mmHg, of which it is a few. Divide "
-            "Pa by 133.322."
-        )
+    if float(half_consumption) > MOST[blood.unit]:
+        raise ValueError(f"got half_consumption={half_consumption!r}; wanted {blood.range}")
 
 
 def loads(system: CoupledSystem, value: Coefficient, name: str) -> NDArray[np.float64]:
@@ -148,6 +142,7 @@ def entering_po2(
     system: CoupledSystem,
     inlet_po2: float | Mapping[Hashable, float],
     inflow: NDArray[np.float64],
+    blood: BloodOxygen,
 ) -> NDArray[np.float64]:
     """Return the pressure of entering blood at the dofs of the network; 0 where none enters."""
     graph = system.network.graph
@@ -163,8 +158,8 @@ def entering_po2(
                 )
             if not isinstance(value, Real):
                 raise ValueError(
-                    f"got the PO2 {value!r} at node {node!r}; wanted a number in mmHg. Leave out "
-                    "nodes without one."
+                    f"got the PO2 {value!r} at node {node!r}; wanted a number in "
+                    f"{blood.unit}. Leave out nodes without one."
                 )
             po2[at_node[ordinals[node]]] = value
     else:
@@ -173,13 +168,12 @@ def entering_po2(
         except (TypeError, ValueError):
             raise ValueError(
                 f"got inlet_po2={inlet_po2!r}; wanted a number, or a dictionary from the nodes "
-                "where blood enters to numbers, in mmHg."
+                f"where blood enters to numbers, in {blood.unit}."
             ) from None
     known = po2[np.isfinite(po2)]
-    if not np.all((known >= 0) & (known <= MOST_MMHG)):
+    if not np.all((known >= 0) & (known <= MOST[blood.unit])):
         raise ValueError(
-            f"got an inlet_po2 from {known.min():.4g} to {known.max():.4g}; wanted mmHg, from 0 to "
-            f"{MOST_MMHG:.0f}. Divide Pa by 133.322."
+            f"got an inlet_po2 from {known.min():.4g} to {known.max():.4g}; wanted {blood.range}"
         )
     enters = inflow > 1e-12 * inflow.max(initial=0.0)
     for dof in np.flatnonzero(enters & ~np.isfinite(po2)):

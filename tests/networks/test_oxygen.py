@@ -15,6 +15,15 @@ def test_hills_curve():
     assert blood.saturation(-5.0) == blood.saturation_slope(-5.0) == 0.0
 
 
+def test_blood_in_pascal_carries_the_same():
+    blood, p = md.BloodOxygen(), np.array([0.0, 20.0, 100.0])
+    pascal = blood.in_pascal()
+    assert pascal.p50 == pytest.approx(38 * 101_325 / 760, rel=1e-6)
+    P = p * 101_325 / 760
+    np.testing.assert_allclose(pascal.content(P, 0.4), blood.content(p, 0.4), rtol=1e-6)
+    assert pascal.in_pascal() is pascal
+
+
 def test_slope_is_the_derivative():
     blood, p, step = md.BloodOxygen(), np.linspace(1, 120, 30), 1e-4
     difference = (blood.saturation(p + step) - blood.saturation(p - step)) / (2 * step)
@@ -31,6 +40,8 @@ def test_resistance_is_interpolated():
     [
         ({"p50": 0.0}, "p50=0.0; wanted a finite positive number"),
         ({"p50": 4000.0}, "p50=4000.0; wanted mmHg, where it is near 30. Divide Pa by 133.322"),
+        ({"unit": "kPa"}, "unit='kPa'; wanted 'mmHg' or 'Pa'"),
+        ({"unit": "Pa"}, "p50=38.0; wanted Pa, where it is near 4000. Multiply mmHg by 133.322"),
         ({"p50": "low"}, "p50='low'; wanted a finite positive number, such as the default, 38.0"),
         ({"capacity": 20.0}, "capacity=20.0; wanted m³ of oxygen per m³.*Divide ml/dl by 100"),
         ({"hill": 0.5}, "hill=0.5; wanted at least 1"),

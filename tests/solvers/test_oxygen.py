@@ -16,7 +16,8 @@ SIDE = 100e-6  # of the cube [m]
 
 def assemble(graph: nx.Graph, num_cells, side=(SIDE,) * 3, resistance=RESISTANCE, **options):
     """The system of a network in a box, whose blood and unresolved tissue resist in series."""
-    box = md.create_box(num_cells, upper=side)
+    cell_type = options.pop("cell_type", "tetrahedron")
+    box = md.create_box(num_cells, upper=side, cell_type=cell_type)
     radius = md.edge_radii(graph)
     total = resistance + md.unresolved_resistance(box, radius, DIFFUSION)
     kappa = 1 / (2 * np.pi * radius * total)
@@ -129,11 +130,12 @@ def test_fields_and_averages():
     assert solution.hypoxic_fraction(100.0) == pytest.approx(1.0)
 
 
-def test_unresolved_resistance_makes_coarse_grids_agree():
+@pytest.mark.parametrize("cell_type", ["tetrahedron", "hexahedron"])
+def test_unresolved_resistance_makes_coarse_grids_agree(cell_type):
     graph, blood = capillaries()
 
     def mean(num_cells: int, *, corrected: bool) -> float:
-        system = assemble(graph, num_cells)
+        system = assemble(graph, num_cells, cell_type=cell_type)
         if not corrected:
             bare = 1 / (2 * np.pi * system.network.radius * RESISTANCE)
             system = system.with_coefficients(permeability=bare)
@@ -145,14 +147,43 @@ def test_unresolved_resistance_makes_coarse_grids_agree():
     assert abs(bare - fine) > 4 * abs(coarse - fine)
 
 
-def test_unresolved_resistance_is_the_logarithm_of_the_effective_radius():
-    box = md.create_box(10)
+@pytest.mark.parametrize(
+    ("cell_type", "effective"),
+    [
+        ("tetrahedron", [0.0485, 0.0740, 0.1204, 1.0182]),
+        ("hexahedron", [0.0386, 0.0655, 0.1146, 1.0136]),
+    ],
+)
+def test_unresolved_resistance_is_the_logarithm_of_the_effective_radius(cell_type, effective):
+    box = md.create_box(10, cell_type=cell_type)
     resistance = md.unresolved_resistance(box, [1e-6, 0.05, 0.1, 1.0], 2.0)
-    effective = np.array([0.0447, 0.0728, 0.1199, 1.0182])
-    expected = np.log(effective / [1e-6, 0.05, 0.1, 1.0]) / (4 * np.pi)
+    expected = np.log(np.array(effective) / [1e-6, 0.05, 0.1, 1.0]) / (4 * np.pi)
     np.testing.assert_allclose(resistance, expected, rtol=2e-4)
     with pytest.raises(ValueError, match="got k_3d=-1 and radii from 1; wanted a finite positive"):
         md.unresolved_resistance(box, 1.0, -1)
+
+
+def test_pascal_throughout_gives_the_same():
+    graph, flow = capillaries()
+    system = assemble(graph, 8, bcs_3d=[md.Dirichlet("x_min", 40.0)])
+    in_mmhg = md.solve_oxygen(system, flow.flow, flow.hematocrit, **STANDARD)
+
+    pascal = 133.322387415  # per mmHg
+    system = assemble(graph, 8, bcs_3d=[md.Dirichlet("x_min", 40.0 * pascal)])
+    permeability = system.network.edge_field("permeability") / pascal
+    system = system.with_coefficients(
+        k_3d=DIFFUSION / pascal, k_1d=1e-30 / pascal, permeability=permeability
+    )
+    options = {"inlet_po2": 80.0 * pascal, "consumption": 1e-3, "half_consumption": 5.0 * pascal}
+    blood = md.BloodOxygen().in_pascal()
+    in_pascal = md.solve_oxygen(system, flow.flow, flow.hematocrit, blood=blood, **options)
+    for name in ("u_3d", "u_1d"):
+        p, P = (getattr(solution, name).x.array for solution in (in_mmhg, in_pascal))
+        np.testing.assert_allclose(P, pascal * p, rtol=1e-8)
+    np.testing.assert_allclose(in_pascal.saturation, in_mmhg.saturation, rtol=1e-8)
+    assert in_pascal.tissue_mean == pytest.approx(pascal * in_mmhg.tissue_mean)
+    assert in_pascal.budget.consumption == pytest.approx(in_mmhg.budget.consumption)
+    assert in_pascal.budget.error < 1e-10
 
 
 def test_consumption_in_a_part_of_the_tissue():
@@ -261,6 +292,23 @@ def test_refuses(changes, message):
     flow, hematocrit = arguments.pop("flow"), arguments.pop("hematocrit")
     with pytest.raises(ValueError, match=message):
         md.solve_oxygen(assemble(straight(), 4), flow, hematocrit, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"inlet_po2": 2e5},
+            "inlet_po2 from 2e.05 to 2e.05; wanted Pa, from 0 to 101325. Multiply",
+        ),
+        ({"half_consumption": 2e5}, "half_consumption=200000.0; wanted Pa, from 0 to 101325"),
+        ({"half_consumption": "low"}, "half_consumption='low'; wanted a positive pressure in Pa"),
+    ],
+)
+def test_refuses_other_units_than_pascal(changes, message):
+    arguments = {"blood": md.BloodOxygen().in_pascal()} | STANDARD | changes
+    with pytest.raises(ValueError, match=message):
+        md.solve_oxygen(assemble(straight(), 4), [1e-14], 0.4, **arguments)
 
 
 def test_refuses_given_values_on_the_network():

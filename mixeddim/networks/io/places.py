@@ -173,16 +173,18 @@ class Line(Place):
             )
 
 
-def read_lines(path: Path, comments: str = "") -> Iterator[Line]:
+def read_lines(path: Path, comments: str = "", *, blank: bool = False) -> Iterator[Line]:
     """Yield the lines of a text that hold words, without what follows one of the comment signs.
 
-    Bytes that are no UTF-8, as in names and comments of old files, do no harm.
+    Bytes that are no UTF-8, as in names and comments of old files, do no harm. With `blank` lines
+    without words are among them.
     """
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for number, text in enumerate(file, start=1):
             for sign in comments:
                 text = text.partition(sign)[0]
-            if words := text.split():
+            words = text.split()
+            if words or blank:
                 yield Line(path, f"line {number}", words)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixeddim.networks.io.places import NetworkFileError, existing_file, read_lines
+from mixeddim.networks.io.places import Line, NetworkFileError, existing_file
+from mixeddim.networks.io.secomb import lines_of, next_filled
 from mixeddim.networks.oxygen import BloodOxygen, IntravascularResistance
 
 __all__ = ["SoluteParameters", "read_intravascular_resistance", "read_solute_parameters"]
@@ -35,9 +36,11 @@ class SoluteParameters:
 def read_solute_parameters(path: str | os.PathLike[str]) -> SoluteParameters:
     """Read `SoluteParams.dat`, whose first solute is oxygen.
 
-    Each line holds its numbers first, then a comment: eleven lines of settings (of which P50,
-    Hill's n, C0, alpha and the factor on all flows count here), the name of the solute, whether it
-    permeates, diffuses and is oxygen, a typical value, D alpha, M0 and the Michaelis constant.
+    After the title each line holds its numbers first, then a comment: ten lines of settings (of
+    which P50, Hill's n, C0, alpha and the factor on all flows count here), the name of the solute,
+    whether it permeates, diffuses and is oxygen, a typical value, D alpha, M0 and the Michaelis
+    constant. Files from before version 4 of the programs have the total inflow instead of the
+    factor, and are refused.
 
     Args:
         path: The file.
@@ -48,15 +51,20 @@ def read_solute_parameters(path: str | os.PathLike[str]) -> SoluteParameters:
         FileNotFoundError: if there is no such file.
     """
     path = existing_file(path)
-    lines = list(read_lines(path))
-    if len(lines) < 17:
+    lines = lines_of(path)
+    next(lines, None)  # the title, which may be blank, as may the name of the solute
+    settings = [line for _ in range(10) if (line := next_filled(lines))]
+    next(lines, None)
+    solute = [line for _ in range(5) if (line := next_filled(lines))]
+    if len(solute) < 5:
         raise NetworkFileError(
-            f"{path}: got {len(lines)} lines; wanted at least 17: eleven of settings, and six on "
-            "oxygen. Pass a SoluteParams.dat; the file may be cut off."
+            f"{path}: got {len(settings) + len(solute)} lines of numbers; wanted at least 15: ten "
+            "of settings, and five on oxygen. Pass a SoluteParams.dat; the file may be cut off."
         )
-    numbers = [line.floats(slice(1))[0] for line in (*lines[5:10], *lines[14:17])]
+    settings[9].integer(1, "number of parameters of a solute, as from version 4 of the programs")
+    numbers = [line.floats(slice(1))[0] for line in (*settings[4:9], *solute[2:5])]
     p50, hill, capacity, solubility, factor, diffusion, maximum, half = numbers
-    flags = lines[12]
+    flags = solute[0]
     if flags.integer(2, "flag for oxygen") != 1:
         raise flags.error(
             "got a first solute that is not oxygen; wanted oxygen first, with 1 in the third "
@@ -73,7 +81,7 @@ def read_intravascular_resistance(path: str | os.PathLike[str]) -> Intravascular
     """Read the table of oxygen in `IntravascRes.dat`.
 
     A line with the number of rows, a line of titles, then a diameter [µm] and a resistance
-    [mmHg s/µm²] on each; what follows, for other solutes, is left out.
+    [mmHg s/µm²] on each; what follows, for other solutes, is left out. No rows mean no resistance.
 
     Args:
         path: The file.
@@ -83,13 +91,19 @@ def read_intravascular_resistance(path: str | os.PathLike[str]) -> Intravascular
         FileNotFoundError: if there is no such file.
     """
     path = existing_file(path)
-    lines = list(read_lines(path))
-    num_rows = lines[0].integer(0, "number of rows") if lines else 0
-    rows = lines[2 : 2 + num_rows]
-    if not 0 < len(rows) == num_rows:
+    lines = lines_of(path)
+    head = next_filled(lines)
+    if head is None:
+        raise NetworkFileError(f"{path}: got no line; wanted a table. Pass an IntravascRes.dat.")
+    num_rows = head.integer(0, "number of rows")
+    if num_rows == 0:
+        return IntravascularResistance(np.array([1e-6]), np.array([0.0]))
+    next(lines, None)
+    rows: list[Line] = [line for _ in range(num_rows) if (line := next_filled(lines))]
+    if len(rows) < max(num_rows, 1):
         raise NetworkFileError(
-            f"{path}: got {len(rows)} rows of {num_rows}; wanted all of them, and at least one. "
-            "Pass an IntravascRes.dat; the file may be cut off."
+            f"{path}: got {len(rows)} rows of {num_rows}; wanted all of them. Pass an "
+            "IntravascRes.dat; the file may be cut off."
         )
     for row in rows:
         row.require(2, "a diameter and a resistance")

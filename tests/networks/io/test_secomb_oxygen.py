@@ -63,10 +63,30 @@ def test_table_in_si_and_mmhg(write):
     np.testing.assert_allclose(table.resistance, [2.45e12, 1.44e12, 0.73e12])
 
 
+def test_blank_lines_other_solutes_and_glued_comments(tmp_path, write):
+    several = PARAMETERS.replace("1 3 number", "2 4 number").replace("10.5 Mich", "10.5* Mich")
+    several = several.replace("Solute parameters of a test", "").replace("Solute 1 - oxygen", "")
+    several = several.replace("50 crit", "\n\n50 crit")
+    several += "0. extra\n\n0.2 g0\n1.0 g0fac\nDrug\n1 1 0\n"
+    file = tmp_path / "windows.dat"
+    file.write_bytes(several.replace("\n", "\r\n").encode())
+    assert read_solute_parameters(file) == read_solute_parameters(write(PARAMETERS))
+
+
+def test_a_table_without_rows_is_no_resistance(write):
+    table = read_intravascular_resistance(write("0 Solute 1 - oxygen\n2 Solute 2\nD K\n4 1\n8 2\n"))
+    np.testing.assert_array_equal(table([1e-6, 9e-6]), 0.0)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (PARAMETERS, "a title\n", "got 1 lines; wanted at least 17"),
+        (PARAMETERS, "a title\n1 2\n", "got 1 lines of numbers; wanted at least 15: ten of"),
+        (
+            "1 3 number of",
+            "1 number of",
+            "line 11: got 'number' for the number .*version 4",
+        ),
         ("31\t", "much\t", "line 6: got 'much'; wanted a finite number"),
         ("1 1 1 perm", "1 1 0 perm", "line 13: got a first solute that is not oxygen"),
         ("1 1 1 perm", "1 perm", "line 13: got '.*' for the flag for oxygen; wanted an integer"),
@@ -81,10 +101,12 @@ def test_parameters_that_are_none(write, old, new, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "got 0 rows of 0; wanted all of them, and at least one"),
+        ("", "got no line; wanted a table. Pass an IntravascRes.dat"),
+        (TABLE.replace(" 3 Sol", " -3 Sol"), "got 0 rows of -3; wanted all of them"),
         (TABLE.replace(" 3 Sol", " 9 Sol"), "got 4 rows of 9; wanted all of them"),
         (TABLE.replace(" 3 Sol", " many Sol"), "line 1: got 'many' for the number of rows"),
-        (TABLE.replace(" 8 1.44", " 8"), "line 4: got '.*'; wanted a finite number"),
+        (TABLE.replace(" 8 1.44", " 8"), "line 4: got 1 columns; wanted 2"),
+        (TABLE.replace(" 8 1.44 *", " 8 wide"), "line 4: got 'wide'; wanted a finite number"),
         (TABLE.replace(" 8 1.44", " 2 1.44"), "diameters do not rise"),
     ],
 )
