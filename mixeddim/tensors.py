@@ -18,6 +18,7 @@ from mixeddim.algebra.chebyshev import (
     iteration,
     nearly_inverse,
 )
+from mixeddim.algebra.cholesky import cholesky_factors
 from mixeddim.algebra.distributed import (
     FromTissue,
     Halo,
@@ -31,7 +32,6 @@ from mixeddim.algebra.network_block import (
     coarse_basis,
     definite_factors,
     is_worth_coarsening,
-    small_factors,
 )
 from mixeddim.algebra.triangular import NO_FACTORS, Factors, factors_of, factors_solver, substitute
 from mixeddim.atomic import replacing
@@ -66,6 +66,7 @@ __all__ = [
     "chebyshev",
     "chebyshev_steps",
     "check_claim",
+    "cholesky_factors",
     "coarse_basis",
     "definite_factors",
     "factors_of",
@@ -77,7 +78,6 @@ __all__ = [
     "nearly_inverse",
     "relative_change",
     "replacing",
-    "small_factors",
     "sparse_csr",
     "substitute",
     "to_torch",

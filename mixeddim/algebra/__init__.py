@@ -1,6 +1,7 @@
 """Linear algebra that networks, solvers and learned preconditioners share.
 
 Imports numpy, scipy and, for large networks, PyAMG. Read `network_block` (solvers for matrices on
-graphs, coarser networks), `chebyshev` (polynomials of a smoother), `distributed` (matrices of a
-tissue on several processes) and `interpolation` (between its levels).
+graphs, coarser networks), `triangular` and `cholesky` (compiled solves and factors), `chebyshev`
+(polynomials of a smoother), `distributed` (matrices of a tissue on several processes) and
+`interpolation` (between its levels).
 """

@@ -13,17 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import SuperLU
 
-__all__ = ["NO_FACTORS", "Factors", "factors_of", "factors_solver", "substitute"]
+__all__ = [
+    "NO_FACTORS",
+    "Array",
+    "Factors",
+    "compiled",
+    "factors_of",
+    "factors_solver",
+    "substitute",
+]
 
 try:
     from numba import njit
 
     ARE_COMPILED = True
-    _compiled: Callable[..., Any] = njit(cache=True, nogil=True)
+    compiled: Callable[..., Any] = njit(cache=True, nogil=True)
 except ImportError:
     ARE_COMPILED = False
 
-    def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function as it is."""
         return function
 
 
@@ -82,7 +91,7 @@ def factors_solver(factors: SuperLU) -> Callable[[Array], Array]:
     return solve
 
 
-@_compiled
+@compiled
 def substitute(factors: Factors, b: Array, y: Array, x: Array) -> None:
     """Set x to A^-1 b; y holds what is between, x may be b."""
     E, perm_r, perm_c, L_starts, L_rows, L, U_starts, U_rows, U = factors
@@ -104,7 +113,7 @@ def substitute(factors: Factors, b: Array, y: Array, x: Array) -> None:
         x[i] = E[i] * y[perm_c[i]]
 
 
-@_compiled
+@compiled
 def substitute_in_columns(factors: Factors, b: Array, y: Array, x: Array) -> None:
     """Do the same for all columns of (n, k) together."""
     E, perm_r, perm_c, L_starts, L_rows, L, U_starts, U_rows, U = factors

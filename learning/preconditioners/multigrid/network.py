@@ -29,7 +29,7 @@ from learning.systems.sparse import (
     sparse_map,
     spd_solver,
 )
-from mixeddim.tensors import Factors, ReducedSystem, small_factors
+from mixeddim.tensors import Factors, ReducedSystem, cholesky_factors
 
 __all__ = ["NetworkResponse", "block_inverse"]
 
@@ -154,13 +154,13 @@ class NetworkResponse:
         K_1 = self.A_11 - self.N.T @ self.N
         return quasi_definite_solver(G + sparse.eye_array(G.shape[0]), self.N, K_1, like)
 
-    def capacitance_factors(self, G: sparse.csr_array) -> Factors:
+    def capacitance_factors(self, one_and_G: sparse.csr_array) -> Factors:
         """Return factors of that matrix, or of 1 + G where the network stands fast."""
-        one, following = sparse.eye_array(G.shape[0]), self.following
+        following = self.following
         if following is None:
-            return small_factors(G + one)
+            return cholesky_factors(one_and_G, len(self.systems))
         K_1 = following.A_11 - following.N.T @ following.N
-        return quasi_definite_factors(G + one, following.N, K_1)
+        return quasi_definite_factors(one_and_G, following.N, K_1)
 
 
 def block_inverse(

@@ -205,8 +205,9 @@ class Base:
         shape = (Pi.shape[0], len(nodes))
         Pi = sparse.csr_array((Pi.data, number[Pi.indices], Pi.indptr), shape=shape)
         inverse = 1.0 / D[nodes]
-        root = Pi @ sparse.diags_array(np.sqrt(inverse))
-        K = network.capacitance_factors((root @ root.T).tocsr())
+        starts, columns, values = kernels.one_plus_squared_rows(rows_of(Pi, torch.float64), inverse)
+        one_and_G = sparse.csr_array((values, columns, starts), shape=2 * Pi.shape[:1])
+        K = network.capacitance_factors(one_and_G)
         near = (nodes.astype(np.uint32), rows_of(Pi, dtype), inverse.astype(kind), K)
         return cls(((1.0 / D).astype(kind), np.empty(0, kind), *near))
 
