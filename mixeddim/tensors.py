@@ -17,6 +17,7 @@ from mixeddim.algebra.chebyshev import (
     fourth_kind_steps,
     iteration,
     nearly_inverse,
+    nearly_inverse_steps,
 )
 from mixeddim.algebra.cholesky import cholesky_factors
 from mixeddim.algebra.distributed import (
@@ -76,6 +77,7 @@ __all__ = [
     "is_worth_coarsening",
     "iteration",
     "nearly_inverse",
+    "nearly_inverse_steps",
     "relative_change",
     "replacing",
     "sparse_csr",

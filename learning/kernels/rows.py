@@ -12,6 +12,7 @@ __all__ = [
     "multiply_rows",
     "one_plus_squared_rows",
     "permute",
+    "subtract_squared_rows",
 ]
 
 PRIME = np.uint64(1099511628211)
@@ -90,6 +91,27 @@ def one_plus_squared_rows(A: Arrays, weights: Array) -> tuple[Array, Array, Arra
                     stop += 1
                 sums[place[column]] += values[entry] * weighed[other]
     return new_starts, new_columns, sums
+
+
+@compiled
+def subtract_squared_rows(A: Arrays, first: int, stop: int, x: Array, y: Array) -> None:
+    """Subtract A' A x from y, with some rows of A alone, each of which is read once."""
+    starts, columns, values = A
+    for row in range(first, stop):
+        a = b = c = d = y.dtype.type(0)
+        entry, end = starts[row], starts[row + 1]
+        while entry + 3 < end:
+            a += values[entry] * x[columns[entry]]
+            b += values[entry + 1] * x[columns[entry + 1]]
+            c += values[entry + 2] * x[columns[entry + 2]]
+            d += values[entry + 3] * x[columns[entry + 3]]
+            entry += 4
+        while entry < end:
+            a += values[entry] * x[columns[entry]]
+            entry += 1
+        product = (a + b) + (c + d)
+        for entry in range(starts[row], end):
+            y[columns[entry]] -= values[entry] * product
 
 
 @compiled

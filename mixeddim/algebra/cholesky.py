@@ -30,8 +30,8 @@ def cholesky_factors(A: sparse.csr_array, num_blocks: int = 1) -> Factors:
     """Return the factors of a matrix as arrays for compiled loops.
 
     Args:
-        A: Symmetric positive definite, block-diagonal, without duplicate entries; of each block
-            the pattern takes an eighth of a byte for each two rows.
+        A: Symmetric positive definite, block-diagonal, its pattern as well, each entry once. The
+            graph of a block takes one bit for each entry of a dense matrix.
         num_blocks: Of equal size.
 
     Raises:

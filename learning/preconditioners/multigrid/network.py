@@ -66,18 +66,23 @@ class NetworkResponse:
         )
 
     @cached_property
+    def follows(self) -> NDArray[np.bool_]:
+        """Whether the network of a system follows the tissue somewhere, shape (batch,)."""
+        exchange, diagonal = (self.N**2).sum(axis=0), self.A_11.diagonal()
+        shares = (exchange / diagonal).reshape(len(self.systems), -1).max(axis=1)
+        follows: NDArray[np.bool_] = shares > FOLLOWS
+        return follows
+
+    @cached_property
     def following(self) -> NetworkResponse | None:
         """C for the smoothers: 1 for systems whose network stands fast, None where all do.
 
         Where the network conducts well, C is close to 1 except on functions that are smooth along
         it. The coarsest grid takes care of those, and 1 is cheaper to factor than C.
         """
-        exchange, diagonal = (self.N**2).sum(axis=0), self.A_11.diagonal()
-        shares = (exchange / diagonal).reshape(len(self.systems), -1).max(axis=1)
-        follows = shares > FOLLOWS
-        if not follows.any():
+        if not self.follows.any():
             return None
-        is_kept = np.repeat(follows.astype(float), self.N.shape[0] // len(follows))
+        is_kept = np.repeat(self.follows.astype(float), self.N.shape[0] // len(self.follows))
         return replace(self, N=(sparse.diags_array(is_kept) @ self.N).tocsr())
 
     def coupling(self, like: torch.Tensor) -> LinearMap:
