@@ -1,8 +1,8 @@
 """Exchange with the network on one grid, Pi' C Pi, in the form that its size asks for.
 
 A network of few points keeps them on all grids, so that sparse factors of their number can invert
-the exchange exactly. One of many points keeps them on the finest grid alone: coarser ones hold
-products over their own nodes,
+the exchange exactly, where a bound by products does not cost less (see `smoothers`). One of many
+points keeps them on the finest grid alone: coarser ones hold products over their own nodes,
 
     Pi' C Pi = T - E A_11^-1 E'      T = Pi' Pi      E = Pi' N
 

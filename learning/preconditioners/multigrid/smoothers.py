@@ -4,6 +4,17 @@ Each is a symmetric positive definite M whose M S has no eigenvalue above a boun
 with D >= A_0 in the sense of quadratic forms, as the sums of absolute values along the rows of A_0
 are, D / omega + Pi' C Pi >= S / omega for any omega >= 1. Below 2 the iteration converges in the
 energy norm whatever the coefficients, and a V-cycle around it is positive definite.
+
+So M need not be the inverse of D / omega + Pi' C Pi; any M > 0 below it keeps the bound omega, and
+smooths the better the nearer it is. There are three kinds, the row sums of Pi' C Pi being c:
+
+- 1 / (D / omega + c), a diagonal, where the coupling is weak.
+- The inverse itself by factors, with the C of a network that follows the tissue, and else with 1
+  in its place, which is not smaller.
+- A polynomial in that diagonal and in D / omega + Pi' Pi. The eigenvalues of their product lie
+  between 1 over the condition and 1; the polynomial maps all of them to between 1/3 and 1.
+
+`are_by_factors` chooses between the last two, whatever computes them, each system by itself.
 """
 
 from __future__ import annotations
@@ -304,7 +315,7 @@ class Base:
             K = network.capacitance_factors(one_and_G)
         steps, scales = _steps(np.where(by_factors, 1.0, found))
         steps[by_factors] = 0.0
-        starts = np.searchsorted(nodes, np.linspace(0, len(D), batch + 1))
+        starts = np.searchsorted(nodes, len(D) // batch * np.arange(batch + 1))
         diagonals = D[nodes].astype(kind), (1.0 / (D + coupling)[nodes]).astype(kind)
         bounds = *diagonals, starts, steps.astype(kind), scales.astype(kind)
         near = nodes.astype(np.uint32), rows_of(Pi, dtype), inverse.astype(kind), K, bounds
