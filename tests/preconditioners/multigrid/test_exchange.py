@@ -6,7 +6,7 @@ import torch
 
 import learning
 import mixeddim as md
-from learning.preconditioners.multigrid import exchange, geometric, level
+from learning.preconditioners.multigrid import exchange, geometric
 from learning.preconditioners.multigrid.geometric import create_hierarchy
 from learning.preconditioners.multigrid.learned import RELAXATION
 from learning.systems.operators import averaging_matrices, network_bases
@@ -89,7 +89,7 @@ def test_iterations_are_those_with_factors(case, name, monkeypatch):
 
 def test_a_batch_equals_its_systems_one_by_one(monkeypatch):
     # Else the strongest coupling of a batch says whether all systems take row sums.
-    monkeypatch.setattr(level, "LUMPED", -1.0)
+    monkeypatch.setattr("learning.preconditioners.multigrid.level.LUMPED", -1.0)
     systems = [reduced(), reduced(num_nodes=60, seed=1, **CASES["vessels that follow"])]
     r = torch.randn(2, len(systems[0].g), generator=torch.Generator().manual_seed(0)).double()
     M = learning.GeometricMultigrid()
