@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -77,6 +77,9 @@ class Exchange(Protocol):
     def apply(self, v: torch.Tensor) -> torch.Tensor:
         """Return Pi' C Pi v, shape (batch, n)."""
         ...
+
+    is_inverted: ClassVar[bool]
+    """Whether `smoother` is the inverse itself, and not a polynomial near it."""
 
     @property
     def bound(self) -> LinearMap:
@@ -172,6 +175,8 @@ class _AtPoints:
 class AtFewPoints(_AtPoints):
     """The exchange of a small network, whose points all grids keep."""
 
+    is_inverted: ClassVar[bool] = True
+
     @property
     def bound(self) -> LinearMap:
         """The exchange itself."""
@@ -237,6 +242,8 @@ class AtFewPoints(_AtPoints):
 class _AtManyPoints(_AtPoints):
     """The exchange of a large network on the finest grid."""
 
+    is_inverted: ClassVar[bool] = False
+
     @cached_property
     def bound(self) -> LinearMap:
         average, response = self.average, self.network.response_at_dofs(self.like)
@@ -273,6 +280,8 @@ class _AtNodes:
         follows: Whether the network follows the tissue (see `NetworkResponse.following`).
         like: As in `exchange_of`.
     """
+
+    is_inverted: ClassVar[bool] = False
 
     T: sparse.csr_array
     E: sparse.csr_array

@@ -42,6 +42,9 @@ __all__ = ["LearnedMultigrid", "MultigridBounds"]
 DEGREES: Final = (3, 4)
 """Of the polynomials on the finest grid and on coarser ones, where products cost little."""
 
+DEGREE_IN_EXCHANGE: Final = 1
+"""On coarser grids under strong exchange with a large network: S_0 itself is a polynomial there."""
+
 UNTRAINED: Final = 0.25
 """low before training, as in the unlearned cycle."""
 
@@ -121,6 +124,8 @@ class LearnedMultigrid:
         """Return X of a level."""
         low = self.model(depth, sum(level.is_coarsened))
         degree, is_trained = DEGREES[min(depth, 1)], low.requires_grad
+        if depth and not (level.exchange.is_inverted or level.is_weak(RELAXATION)):
+            degree = DEGREE_IN_EXCHANGE
         bound = low * RELAXATION if is_trained else low.item() * RELAXATION
         first, steps = chebyshev_steps(degree, bound, RELAXATION)
         polynomial = Polynomial(RELAXATION, first, tuple(steps))
