@@ -79,7 +79,7 @@ class Exchange(Protocol):
         ...
 
     is_inverted: ClassVar[bool]
-    """Whether `smoother` is the inverse itself, and not a polynomial near it."""
+    """Whether `smoother` is the inverse itself where that costs less, and not always a bound."""
 
     @property
     def bound(self) -> LinearMap:
