@@ -17,7 +17,9 @@ from mixeddim.algebra.chebyshev import (
     fourth_kind_steps,
     iteration,
     nearly_inverse,
+    nearly_inverse_steps,
 )
+from mixeddim.algebra.cholesky import cholesky_factors
 from mixeddim.algebra.distributed import (
     FromTissue,
     Halo,
@@ -31,7 +33,6 @@ from mixeddim.algebra.network_block import (
     coarse_basis,
     definite_factors,
     is_worth_coarsening,
-    small_factors,
 )
 from mixeddim.algebra.triangular import NO_FACTORS, Factors, factors_of, factors_solver, substitute
 from mixeddim.atomic import replacing
@@ -66,6 +67,7 @@ __all__ = [
     "chebyshev",
     "chebyshev_steps",
     "check_claim",
+    "cholesky_factors",
     "coarse_basis",
     "definite_factors",
     "factors_of",
@@ -75,9 +77,9 @@ __all__ = [
     "is_worth_coarsening",
     "iteration",
     "nearly_inverse",
+    "nearly_inverse_steps",
     "relative_change",
     "replacing",
-    "small_factors",
     "sparse_csr",
     "substitute",
     "to_torch",

@@ -22,7 +22,13 @@ from learning.kernels.cholesky import (
 )
 from learning.kernels.compiler import ARE_COMPILED
 from learning.kernels.grids import add_interpolated, coarse_along_axis, restrict
-from learning.kernels.rows import add_transposed_rows, mix_bits, multiply_rows, permute
+from learning.kernels.rows import (
+    add_transposed_rows,
+    mix_bits,
+    multiply_rows,
+    one_plus_squared_rows,
+    permute,
+)
 from learning.kernels.smoothing import add_exchange, invert_exchange, multiply_system, smooth
 from learning.kernels.stencils import fill_stencils, multiply_stencils, sum_rows, sum_steps
 
@@ -40,6 +46,7 @@ __all__ = [
     "multiply_rows",
     "multiply_stencils",
     "multiply_system",
+    "one_plus_squared_rows",
     "pack_factors",
     "permute",
     "restrict",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from learning.kernels.compiler import Array, Arrays, compiled
-from learning.kernels.rows import add_transposed_rows, multiply_rows
+from learning.kernels.rows import add_transposed_rows, multiply_rows, subtract_squared_rows
 from learning.kernels.stencils import multiply_stencils
 from mixeddim.tensors import substitute
 
@@ -48,7 +48,62 @@ def multiply_system(
 
 
 @compiled
-def invert_exchange(Pi: Arrays, inverse: Array, K: Arrays, r: Array, x: Array) -> None:
+def invert_exchange(
+    Pi: Arrays, inverse: Array, K: Arrays, bounds: Arrays, r: Array, x: Array
+) -> None:
+    """Set x to (D + Pi' C Pi)^-1 r, or for some systems of a batch to what is near and below.
+
+    Args:
+        Pi: Rows, (batch num_points, n), n the nodes of all systems.
+        inverse: D^-1, a diagonal, shape (n,).
+        K: Factors, as in `_by_factors`, or those of no rows where all systems do without.
+        bounds: As in `_by_polynomials`.
+        r: Shape (n,).
+        x: To overwrite.
+    """
+    if len(K[0]) > 0:
+        _by_factors(Pi, inverse, K, r, x)
+    _by_polynomials(Pi, bounds, r, x)
+
+
+@compiled
+def _by_polynomials(Pi: Arrays, bounds: Arrays, r: Array, x: Array) -> None:
+    """Set x to polynomials near (D + Pi' Pi)^-1 r, each system by its own.
+
+    Args:
+        Pi: Rows, (batch num_points, n).
+        bounds: D and a diagonal below that inverse, shape (n,); the first node of each system and
+            the end of the last, shape (batch + 1,); each polynomial by its iteration, as in
+            `smooth`, and zeros, shape (batch, degree, 2); and the factor of its result, shape
+            (batch,). Systems of no steps are left out.
+        r: Shape (n,).
+        x: To overwrite.
+    """
+    D, base, starts, steps, scales = bounds
+    num_points = (len(Pi[0]) - 1) // len(steps)
+    step, residual = np.empty_like(r), np.empty_like(r)
+    for b in range(len(steps)):
+        nodes = range(starts[b], starts[b + 1])
+        for degree in range(steps.shape[1]):
+            kept, added = steps[b, degree, 0], steps[b, degree, 1]
+            if added == 0:
+                break
+            if degree == 0:
+                for k in nodes:
+                    residual[k] = scales[b] * r[k]
+                    step[k] = added * base[k] * residual[k]
+                    x[k] = step[k]
+            else:
+                for k in nodes:
+                    residual[k] -= D[k] * step[k]
+                subtract_squared_rows(Pi, b * num_points, (b + 1) * num_points, step, residual)
+                for k in nodes:
+                    step[k] = kept * step[k] + added * base[k] * residual[k]
+                    x[k] += step[k]
+
+
+@compiled
+def _by_factors(Pi: Arrays, inverse: Array, K: Arrays, r: Array, x: Array) -> None:
     """Set x to (D + Pi' C Pi)^-1 r by Woodbury's formula.
 
     Args:
@@ -78,7 +133,7 @@ def invert_exchange(Pi: Arrays, inverse: Array, K: Arrays, r: Array, x: Array) -
 def smooth(
     A: Arrays, Pi: Arrays, N: Arrays, A_11: Arrays, means: Array, network: Array,
     diagonal: Array, lumped: Array, near: Array, Pi_near: Arrays, inverse: Array, K: Arrays,
-    steps: Array, r: Array, step: Array, residual: Array, x: Array,
+    bounds: Arrays, steps: Array, r: Array, step: Array, residual: Array, x: Array,
 ) -> None:  # fmt: skip
     """Set x to p(S_0 S) S_0 r: S_0 a diagonal but at the nodes near the network, p a polynomial.
 
@@ -95,6 +150,7 @@ def smooth(
         Pi_near: Of S_0 there, as in `invert_exchange`.
         inverse: The same.
         K: The same.
+        bounds: The same.
         steps: p by its iteration, shape (degree, 2): each step is the last one times the first
             factor plus S_0 (r - S x) times the second, and is added to x.
         r: Shape (batch, n).
@@ -121,7 +177,7 @@ def smooth(
         for i in range(len(near)):
             here[i] = flat_residual[near[i]]
         if len(near) > 0:
-            invert_exchange(Pi_near, inverse, K, here, there)
+            invert_exchange(Pi_near, inverse, K, bounds, here, there)
         for k in range(len(near)):
             flat_residual[near[k]] = there[k] / diagonal[near[k]]
         if degree == 0:

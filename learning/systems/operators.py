@@ -36,7 +36,7 @@ from mixeddim.tensors import (
     Processes,
     ReducedSystem,
     SymmetricProduct,
-    small_factors,
+    cholesky_factors,
     sparse_csr,
 )
 
@@ -172,7 +172,7 @@ def batch_systems(
         permuted = kept(parts, "orders", lambda: permutations(grids))
         tissue = _on_grids(stencils, permuted, dtype)
         if Pi.shape[0] <= MOST_FACTORED * len(systems):
-            factors = small_factors(network_blocks(systems))
+            factors = _network_factors(systems)
             network = _AddExchange(rows_of(Pi, dtype), rows_of(N, dtype), factors)
             multiply = lambda v: network(v, tissue(v))  # noqa: E731
     return SystemBatch(
@@ -309,6 +309,14 @@ def _network_solver(systems: Sequence[ReducedSystem], like: torch.Tensor) -> Lin
         return spd_solver(network_blocks(systems), like)
     try:
         return symmetric_on_host(systems[0].solve_11, len(systems[0].b_1))
+    except RuntimeError as error:
+        raise ValueError(f"got {error} for A_11; wanted a positive definite one.") from error
+
+
+def _network_factors(systems: Sequence[ReducedSystem]) -> Factors:
+    """Return the factors of their A_11 for compiled loops."""
+    try:
+        return cholesky_factors(network_blocks(systems), len(systems))
     except RuntimeError as error:
         raise ValueError(f"got {error} for A_11; wanted a positive definite one.") from error
 

@@ -7,7 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["chebyshev", "chebyshev_steps", "fourth_kind_steps", "iteration", "nearly_inverse"]
+__all__ = [
+    "chebyshev",
+    "chebyshev_steps",
+    "fourth_kind_steps",
+    "iteration",
+    "nearly_inverse",
+    "nearly_inverse_steps",
+]
 
 LEFT: Final = 0.25
 """What `nearly_inverse` may leave of an error, unless told."""
@@ -99,8 +106,25 @@ def nearly_inverse(smooth: _Map, apply: _Map, condition: float, left: float = LE
         condition: A number with M >= A^-1 / condition.
         left: The share of an error that it may leave.
     """
+    first, steps, scale = nearly_inverse_steps(condition, left)
+    polynomial = iteration(smooth, apply, first, steps)
+    return polynomial if scale == 1.0 else lambda r: scale * polynomial(r)
+
+
+def nearly_inverse_steps(
+    condition: float, left: float = LEFT
+) -> tuple[float, list[tuple[float, float]], float]:
+    """Return the factors of the iteration of `nearly_inverse`, and the one of its result.
+
+    The eigenvalues of that iteration times A lie between 1 - e and 1 + e, e being what it leaves of
+    an error, and a last factor of 1 / (1 + e) brings them to 1 and below.
+
+    Args:
+        condition: See `nearly_inverse`.
+        left: The same.
+    """
     if condition <= WELL_CONDITIONED:
-        return smooth
+        return 1.0, [], 1.0
     low = 1.0 / condition
     degree = np.arccosh(1.0 / left) / np.arccosh((1.0 + low) / (1.0 - low))
     degree = int(max(2, min(np.ceil(degree), MOST_DEGREE)))
@@ -108,5 +132,5 @@ def nearly_inverse(smooth: _Map, apply: _Map, condition: float, left: float = LE
     ratio = np.cosh(np.arccosh(1.0 / left) / degree)
     low = max(low, float((ratio - 1.0) / (ratio + 1.0)))
     rest = float(1.0 / np.cosh(degree * np.arccosh((1.0 + low) / (1.0 - low))))
-    polynomial = chebyshev(smooth, apply, degree, low, 1.0)
-    return lambda r: polynomial(r) / (1.0 + rest)
+    first, steps = chebyshev_steps(degree, low, 1.0)
+    return first, steps, 1.0 / (1.0 + rest)

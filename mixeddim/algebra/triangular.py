@@ -15,7 +15,7 @@ from scipy.sparse.linalg import SuperLU
 
 from mixeddim.algebra.compiler import ARE_COMPILED, compiled
 
-__all__ = ["NO_FACTORS", "Factors", "factors_of", "factors_solver", "substitute"]
+__all__ = ["NO_FACTORS", "Array", "Factors", "factors_of", "factors_solver", "substitute"]
 
 MOST_ENTRIES = 10_000_000
 """Larger factors stay where they are, in SuperLU's blocks."""

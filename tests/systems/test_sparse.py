@@ -5,9 +5,22 @@ import pytest
 import torch
 from scipy import sparse
 
-from learning.systems.sparse import spd_solver
+from learning import kernels
+from learning.systems.sparse import rows_of, spd_solver
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+def test_the_square_of_rows_is_that_of_scipy():
+    dense = np.random.default_rng(0).standard_normal((30, 50))
+    dense[abs(dense) < 1.5] = dense[5] = 0.0
+    A = sparse.csr_array(dense)
+    weights = np.random.default_rng(1).uniform(1, 2, 50)
+    starts, columns, values = kernels.one_plus_squared_rows(rows_of(A, torch.float64), weights)
+    found = sparse.csr_array((values, columns, starts), shape=(30, 30))
+    assert found.nnz == len(set(zip(*found.nonzero(), strict=True)))  # each entry once
+    wanted = np.eye(30) + A.toarray() @ np.diag(weights) @ A.toarray().T
+    np.testing.assert_allclose(found.toarray(), wanted, rtol=1e-14)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])

@@ -1,8 +1,8 @@
 """Exchange with the network on one grid, Pi' C Pi, in the form that its size asks for.
 
 A network of few points keeps them on all grids, so that sparse factors of their number can invert
-the exchange exactly. One of many points keeps them on the finest grid alone: coarser ones hold
-products over their own nodes,
+the exchange exactly, where a bound by products does not cost less (see `smoothers`). One of many
+points keeps them on the finest grid alone: coarser ones hold products over their own nodes,
 
     Pi' C Pi = T - E A_11^-1 E'      T = Pi' Pi      E = Pi' N
 
@@ -24,7 +24,14 @@ from learning import kernels
 from learning.preconditioners.multigrid import compiled
 from learning.preconditioners.multigrid.grids import Prolongation
 from learning.preconditioners.multigrid.network import NetworkResponse, block_inverse
-from learning.preconditioners.multigrid.smoothers import Base, bounded, low_rank
+from learning.preconditioners.multigrid.smoothers import (
+    Base,
+    are_by_factors,
+    bounded,
+    conditions,
+    low_rank,
+    rows_kept,
+)
 from learning.systems.sparse import (
     LinearMap,
     SparseMap,
@@ -41,6 +48,7 @@ from mixeddim.tensors import (
     MOST_FACTORED,
     Factors,
     FromTissue,
+    Processes,
     coarse_basis,
     is_worth_coarsening,
 )
@@ -71,7 +79,7 @@ class Exchange(Protocol):
         ...
 
     is_inverted: ClassVar[bool]
-    """Whether `smoother` is the inverse itself, and not a polynomial near it."""
+    """Whether `smoother` is the inverse itself where that costs less, and not always a bound."""
 
     @property
     def bound(self) -> LinearMap:
@@ -144,6 +152,11 @@ class _AtPoints:
         return sums
 
     @property
+    def processes(self) -> Processes:
+        """Over which the vectors are distributed."""
+        return self.Pi.ownership.processes if isinstance(self.Pi, FromTissue) else ALONE
+
+    @property
     def is_compiled(self) -> bool:
         """Whether compiled loops do the work."""
         is_here = not self.like.is_cuda and not isinstance(self.Pi, FromTissue)
@@ -160,7 +173,7 @@ class _AtPoints:
 
 
 class AtFewPoints(_AtPoints):
-    """The exchange of a small network, inverted exactly on every grid."""
+    """The exchange of a small network, whose points all grids keep."""
 
     is_inverted: ClassVar[bool] = True
 
@@ -170,11 +183,26 @@ class AtFewPoints(_AtPoints):
         return self.apply
 
     def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
-        """Return the inverse itself."""
+        """Return the inverse itself, or for some systems a bound (see `are_by_factors`)."""
         if self.is_compiled:
             return self.base(D, relaxation).map()
-        following = self.network.following
-        return low_rank(D, self.Pi, self.average, following, self.like, relaxation)
+        like, average, following = self.like, self.average, self.network.following
+        found = conditions(D / relaxation, self.row_sums, len(like), self.processes)
+        by_factors = are_by_factors(
+            found, self.row_sums, self.Pi.shape[0] // len(like), self.network, self.processes
+        )
+        if by_factors.all():
+            return low_rank(D, self.Pi, average, following, like, relaxation)
+        bound = bounded(
+            D / relaxation, self.row_sums, lambda v: average.T(average(v)),
+            np.where(by_factors, 1.0, found), like,
+        )  # fmt: skip
+        if not by_factors.any():
+            return bound
+        Pi = rows_kept(self.Pi, by_factors)  # never on several processes, with their one system
+        exact = low_rank(D, Pi, sparse_map(Pi, like), following, like, relaxation)
+        is_exact = torch.tensor(by_factors, device=like.device)[:, None]
+        return lambda r: torch.where(is_exact, exact(r), bound(r))
 
     def in_rows(self, factors_11: Factors) -> compiled.Exchange:
         """Return the exchange for compiled loops; factors of A_11 are those of the batch."""
@@ -222,9 +250,7 @@ class _AtManyPoints(_AtPoints):
         return lambda v: average.T(response(average(v)))
 
     def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
-        Pi = self.Pi
-        processes = Pi.ownership.processes if isinstance(Pi, FromTissue) else ALONE
-        return bounded(D, self.row_sums, self.bound, self.like, relaxation, processes)
+        return _bounded(self, D / relaxation, self.processes)
 
     def coarse(self, P: Prolongation) -> Exchange:
         """Return P' Pi' C Pi P."""
@@ -292,7 +318,7 @@ class _AtNodes:
         return lambda v: T(v) - E(E.T(v) / ties)
 
     def smoother(self, D: NDArray[np.float64], relaxation: float) -> LinearMap:
-        return bounded(D, self.row_sums, self.bound, self.like, relaxation)
+        return _bounded(self, D / relaxation)
 
     def coarse(self, P: sparse.csr_array) -> Exchange:
         T, E = (P.T @ self.T @ P).tocsr(), (P.T @ self.E).tocsr()
@@ -313,6 +339,14 @@ class _AtNodes:
         if self.like.is_cuda:
             return _dense_inverse((A_0 + self.T).tocsr(), self.E, self.A_11, self.like)
         return block_inverse((A_0 + self.T).tocsr(), self.E, self.A_11)
+
+
+def _bounded(
+    exchange: _AtManyPoints | _AtNodes, D: NDArray[np.float64], processes: Processes = ALONE
+) -> LinearMap:
+    """Return M <= (D + Pi' C Pi)^-1 by polynomials in the exchange's bound."""
+    found = conditions(D, exchange.row_sums, len(exchange.like), processes)
+    return bounded(D, exchange.row_sums, exchange.bound, found, exchange.like)
 
 
 def _dense_inverse(

@@ -29,7 +29,7 @@ from learning.systems.sparse import (
     sparse_map,
     spd_solver,
 )
-from mixeddim.tensors import Factors, ReducedSystem, small_factors
+from mixeddim.tensors import Factors, ReducedSystem, cholesky_factors
 
 __all__ = ["NetworkResponse", "block_inverse"]
 
@@ -66,18 +66,23 @@ class NetworkResponse:
         )
 
     @cached_property
+    def follows(self) -> NDArray[np.bool_]:
+        """Whether the network of a system follows the tissue somewhere, shape (batch,)."""
+        exchange, diagonal = (self.N**2).sum(axis=0), self.A_11.diagonal()
+        shares = (exchange / diagonal).reshape(len(self.systems), -1).max(axis=1)
+        follows: NDArray[np.bool_] = shares > FOLLOWS
+        return follows
+
+    @cached_property
     def following(self) -> NetworkResponse | None:
         """C for the smoothers: 1 for systems whose network stands fast, None where all do.
 
         Where the network conducts well, C is close to 1 except on functions that are smooth along
         it. The coarsest grid takes care of those, and 1 is cheaper to factor than C.
         """
-        exchange, diagonal = (self.N**2).sum(axis=0), self.A_11.diagonal()
-        shares = (exchange / diagonal).reshape(len(self.systems), -1).max(axis=1)
-        follows = shares > FOLLOWS
-        if not follows.any():
+        if not self.follows.any():
             return None
-        is_kept = np.repeat(follows.astype(float), self.N.shape[0] // len(follows))
+        is_kept = np.repeat(self.follows.astype(float), self.N.shape[0] // len(self.follows))
         return replace(self, N=(sparse.diags_array(is_kept) @ self.N).tocsr())
 
     def coupling(self, like: torch.Tensor) -> LinearMap:
@@ -154,13 +159,13 @@ class NetworkResponse:
         K_1 = self.A_11 - self.N.T @ self.N
         return quasi_definite_solver(G + sparse.eye_array(G.shape[0]), self.N, K_1, like)
 
-    def capacitance_factors(self, G: sparse.csr_array) -> Factors:
+    def capacitance_factors(self, one_and_G: sparse.csr_array) -> Factors:
         """Return factors of that matrix, or of 1 + G where the network stands fast."""
-        one, following = sparse.eye_array(G.shape[0]), self.following
+        following = self.following
         if following is None:
-            return small_factors(G + one)
+            return cholesky_factors(one_and_G, len(self.systems))
         K_1 = following.A_11 - following.N.T @ following.N
-        return quasi_definite_factors(G + one, following.N, K_1)
+        return quasi_definite_factors(one_and_G, following.N, K_1)
 
 
 def block_inverse(

@@ -4,6 +4,17 @@ Each is a symmetric positive definite M whose M S has no eigenvalue above a boun
 with D >= A_0 in the sense of quadratic forms, as the sums of absolute values along the rows of A_0
 are, D / omega + Pi' C Pi >= S / omega for any omega >= 1. Below 2 the iteration converges in the
 energy norm whatever the coefficients, and a V-cycle around it is positive definite.
+
+So M need not be the inverse of D / omega + Pi' C Pi; any M > 0 below it keeps the bound omega, and
+smooths the better the nearer it is. There are three kinds, the row sums of Pi' C Pi being c:
+
+- 1 / (D / omega + c), a diagonal, where the coupling is weak.
+- The inverse itself by factors, with the C of a network that follows the tissue, and else with 1
+  in its place, which is not smaller.
+- A polynomial in that diagonal and in D / omega + Pi' Pi. The eigenvalues of their product lie
+  between 1 over the condition and 1; the polynomial maps all of them to between 1/3 and 1.
+
+`are_by_factors` chooses between the last two, whatever computes them, each system by itself.
 """
 
 from __future__ import annotations
@@ -26,16 +37,34 @@ from mixeddim.tensors import (
     Processes,
     SymmetricProduct,
     iteration,
-    nearly_inverse,
+    nearly_inverse_steps,
 )
 
-__all__ = ["LUMPED", "RELAXATION", "Base", "Polynomial", "bounded", "l1_jacobi", "low_rank"]
+__all__ = [
+    "LUMPED",
+    "RELAXATION",
+    "Base",
+    "Polynomial",
+    "are_by_factors",
+    "bounded",
+    "conditions",
+    "l1_jacobi",
+    "low_rank",
+    "rows_kept",
+]
 
 LUMPED: Final = 0.3
 """Coupling of so many times D / omega, at most, is nearly as good as its row sums to a smoother."""
 
 LEFT: Final = 0.5
 """What the bounded smoother may leave of an error: less costs more than the iterations it saves."""
+
+MOST_WORK: Final = 18.0
+"""Up to so many nodes a point, times the root of the condition, polynomials cost less than factors.
+
+Their degree grows with that root, and each product with the nodes. Factors cost less where many
+nodes surround each point: there few points share nodes. Measured with the set-up of both.
+"""
 
 RELAXATION: Final = 1.6
 """The bound omega. On constant coefficients D / omega is the diagonal of damped Jacobi, 0.8."""
@@ -105,36 +134,103 @@ def low_rank(
     return apply
 
 
-def bounded(
-    row_sums: NDArray[np.float64],
+def conditions(
+    D: NDArray[np.float64],
     coupling: NDArray[np.float64],
-    product: LinearMap,
-    like: torch.Tensor,
-    relaxation: float = RELAXATION,
+    batch: int,
     processes: Processes = ALONE,
-) -> LinearMap:
-    """Return M <= (D / omega + Pi' C Pi)^-1 without factors, for networks of any size.
+) -> NDArray[np.float64]:
+    """Return numbers c with D + coupling <= c D, one for each system, shape (batch,).
 
-    Where the coupling is weak beside D at each node, it is bounded by its row sums: one diagonal.
-    Where it is not, M is a polynomial of Chebyshev in that diagonal and the coupling: with rho the
-    largest ratio of coupling to D / omega, eigenvalues lie between 1 / (1 + rho) and 1, and a
-    degree of the order of the square root of rho leaves at most half of each.
+    As D <= D + Pi' C Pi <= D + coupling, they bound the condition of the matrix between these,
+    preconditioned by the diagonal on the right.
 
     Args:
-        row_sums: D, shape (batch n,).
+        D: Positive, shape (batch n,).
         coupling: Row sums that bound Pi' C Pi, of the same shape.
-        product: v -> Pi' C Pi v, or of a larger C.
-        like: A tensor of dtype, device and shape (batch, n) of the vectors.
-        relaxation: omega.
+        batch: Number of systems.
         processes: Over which the vectors are distributed.
     """
-    D = row_sums / relaxation
-    strongest = processes.max((coupling / D).max(initial=0.0))
+    strongest = (coupling / D).reshape(batch, -1).max(axis=1, initial=0.0)
+    return np.array([1.0 + processes.max(ratio) for ratio in strongest])
+
+
+def are_by_factors(
+    conditions: NDArray[np.float64],
+    coupling: NDArray[np.float64],
+    num_points: int,
+    network: NetworkResponse,
+    processes: Processes = ALONE,
+) -> NDArray[np.bool_]:
+    """Return for which systems S_0 is the inverse of D + Pi' C Pi by factors, shape (batch,).
+
+    With C that of the network where it follows the tissue; else with C = 1. Where it does not, and
+    where that costs less, S_0 is a polynomial near that inverse and below it (see `bounded`).
+
+    Args:
+        conditions: See `conditions`.
+        coupling: The same, zero where nodes do not exchange.
+        num_points: Of each system.
+        network: C.
+        processes: Over which the vectors are distributed.
+    """
+    nodes = np.count_nonzero(coupling.reshape(len(conditions), -1), axis=1)
+    num_nodes = np.array([processes.sum(float(here)) for here in nodes])
+    return network.follows | (np.sqrt(conditions) * num_nodes > MOST_WORK * num_points)
+
+
+def bounded(
+    D: NDArray[np.float64],
+    coupling: NDArray[np.float64],
+    product: LinearMap,
+    conditions: NDArray[np.float64],
+    like: torch.Tensor,
+) -> LinearMap:
+    """Return M <= (D + Pi' C Pi)^-1 without factors, for networks of any size.
+
+    Where the coupling is weak beside D at each node, it is bounded by its row sums: one diagonal.
+    Where it is not, M is a polynomial of Chebyshev in that diagonal and the coupling: its
+    eigenvalues lie between 1 over the condition and 1, and a degree of the order of the square root
+    of the condition leaves at most half of each. Each system has its own polynomial. Nodes that do
+    not exchange are divided by D.
+
+    Args:
+        D: Positive, shape (batch n,).
+        coupling: Row sums that bound Pi' C Pi, of the same shape.
+        product: v -> Pi' C Pi v, or of a larger C.
+        conditions: See `conditions`.
+        like: A tensor of dtype, device and shape (batch, n) of the vectors.
+    """
     inverse = torch.tensor(1.0 / (D + coupling)).to(like).reshape(like.shape)
     diagonal = torch.tensor(D).to(like).reshape(like.shape)
-    return nearly_inverse(
-        lambda r: inverse * r, lambda v: diagonal * v + product(v), 1.0 + strongest, LEFT
+    steps, scales = (torch.tensor(array).to(like)[..., None] for array in _steps(conditions))
+    (_, first), *others = steps.permute(1, 2, 0, 3)
+    polynomial = iteration(
+        lambda r: inverse * r, lambda v: diagonal * v + product(v), first, others
     )
+    exchanges = torch.tensor(coupling > 0.0, device=like.device).reshape(like.shape)
+    return lambda r: torch.where(exchanges, scales * polynomial(r), inverse * r)
+
+
+def rows_kept(A: sparse.csr_array, is_kept: NDArray[np.bool_]) -> sparse.csr_array:
+    """Return a block-diagonal matrix without the entries of some blocks."""
+    if is_kept.all():
+        return A
+    kept = sparse.diags_array(np.repeat(is_kept, A.shape[0] // len(is_kept)).astype(float)) @ A
+    kept.eliminate_zeros()
+    return kept.tocsr()
+
+
+def _steps(conditions: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the polynomials of `bounded` by their iterations, and the factors of their results.
+
+    Shapes (batch, degree, 2) and (batch,). Where degrees differ zeros follow, which add nothing.
+    """
+    found = [nearly_inverse_steps(condition, LEFT) for condition in conditions]
+    steps = np.zeros((len(found), 1 + max(len(others) for _, others, _ in found), 2))
+    for rows, (first, others, _) in zip(steps, found, strict=True):
+        rows[: 1 + len(others)] = [(0.0, first), *others]
+    return steps, np.array([scale for *_, scale in found])
 
 
 @dataclass(frozen=True)
@@ -160,7 +256,7 @@ class Polynomial:
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """S_0 = (D + Pi' C Pi)^-1 for compiled loops: a diagonal but at the nodes that exchange.
+    """S_0 near (D + Pi' C Pi)^-1 for compiled loops: a diagonal but at the nodes that exchange.
 
     Where the coupling is weak, its row sums stand for it in S_0 and in the S of the smoother's
     polynomial. These are larger, as a bound on the eigenvalues needs, and as good to smooth with.
@@ -197,17 +293,32 @@ class Base:
         kind = torch.empty(0, dtype=dtype).numpy().dtype
         if is_lumped or not inverts_coupling:
             lumped = (coupling if is_lumped else coupling[:0]).astype(kind)
-            nothing = (np.empty(0, np.uint32), rows_of(Pi, dtype), np.empty(0, kind), NO_FACTORS)
+            none = np.empty(0, kind)
+            bounds = none, none, np.zeros(1, np.int64), np.empty((0, 0, 2), kind), none
+            nothing = np.empty(0, np.uint32), rows_of(Pi, dtype), none, NO_FACTORS, bounds
             return cls(((1.0 / (D + coupling)).astype(kind), lumped, *nothing))
         nodes = np.flatnonzero(coupling)
         number = np.zeros(len(D), dtype=Pi.indices.dtype)
         number[nodes] = np.arange(len(nodes))
         shape = (Pi.shape[0], len(nodes))
+        if not Pi.data.all():  # zeros of a wall that lets nothing through
+            Pi = Pi.copy()
+            Pi.eliminate_zeros()
         Pi = sparse.csr_array((Pi.data, number[Pi.indices], Pi.indptr), shape=shape)
-        inverse = 1.0 / D[nodes]
-        root = Pi @ sparse.diags_array(np.sqrt(inverse))
-        K = network.capacitance_factors((root @ root.T).tocsr())
-        near = (nodes.astype(np.uint32), rows_of(Pi, dtype), inverse.astype(kind), K)
+        batch, inverse, K = len(network.systems), 1.0 / D[nodes], NO_FACTORS
+        found = conditions(D, coupling, batch)
+        by_factors = are_by_factors(found, coupling, Pi.shape[0] // batch, network)
+        if by_factors.any():
+            rows = rows_of(rows_kept(Pi, by_factors), torch.float64)
+            starts, columns, values = kernels.one_plus_squared_rows(rows, inverse)
+            one_and_G = sparse.csr_array((values, columns, starts), shape=2 * Pi.shape[:1])
+            K = network.capacitance_factors(one_and_G)
+        steps, scales = _steps(np.where(by_factors, 1.0, found))
+        steps[by_factors] = 0.0
+        starts = np.searchsorted(nodes, len(D) // batch * np.arange(batch + 1))
+        diagonals = D[nodes].astype(kind), (1.0 / (D + coupling)[nodes]).astype(kind)
+        bounds = *diagonals, starts, steps.astype(kind), scales.astype(kind)
+        near = nodes.astype(np.uint32), rows_of(Pi, dtype), inverse.astype(kind), K, bounds
         return cls(((1.0 / D).astype(kind), np.empty(0, kind), *near))
 
     def map(self) -> LinearMap:

@@ -12,8 +12,10 @@ import learning
 import mixeddim as md
 from learning.preconditioners.multigrid import geometric
 from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridBounds
+from learning.preconditioners.multigrid.smoothers import LEFT, MOST_WORK
 from learning.preconditioners.multigrid.stencils import OFFSETS
 from learning.problems.stiffness import diffusion_tensor, smooth_field, stiffness
+from mixeddim.tensors import nearly_inverse
 
 # --- Of the learned multigrid -----------------------------------------------------------------
 
@@ -75,6 +77,23 @@ def _small_grids():
 def small_grids():
     """Return the context in which grids are coarsened down to 30 nodes."""
     return _small_grids
+
+
+@pytest.fixture(scope="session")
+def dense_base():
+    """Return the function that makes S_0, of one system whose network stands fast."""
+
+    def make(D, coupling, num_points):
+        """Return (D + Pi' Pi)^-1, or a polynomial near it where that costs less than factors."""
+        B, row_sums = np.diag(D) + coupling, np.abs(coupling).sum(axis=1)
+        condition, exchanges = 1.0 + (row_sums / D).max(), row_sums > 0.0
+        if np.sqrt(condition) * np.count_nonzero(exchanges) > MOST_WORK * num_points:
+            return np.linalg.inv(B)
+        scale = (1.0 / (D + row_sums))[:, None]
+        M = nearly_inverse(lambda r: scale * r, lambda v: B @ v, condition, LEFT)(np.eye(len(B)))
+        return np.where(exchanges[:, None], M, scale * np.eye(len(B)))
+
+    return make
 
 
 @pytest.fixture(scope="session")
