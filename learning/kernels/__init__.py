@@ -23,7 +23,14 @@ from learning.kernels.cholesky import (
 from learning.kernels.compiler import ARE_COMPILED
 from learning.kernels.grids import add_interpolated, coarse_along_axis, restrict
 from learning.kernels.rows import add_transposed_rows, mix_bits, multiply_rows, permute
-from learning.kernels.smoothing import add_exchange, invert_exchange, multiply_system, smooth
+from learning.kernels.smoothing import (
+    add_exchange,
+    invert_exchange,
+    multiply_system,
+    smooth,
+    smooth_by_diagonal,
+    subtract_system,
+)
 from learning.kernels.stencils import fill_stencils, multiply_stencils, sum_rows, sum_steps
 
 __all__ = [
@@ -44,7 +51,9 @@ __all__ = [
     "permute",
     "restrict",
     "smooth",
+    "smooth_by_diagonal",
     "solve_incomplete",
+    "subtract_system",
     "sum_rows",
     "sum_steps",
 ]

@@ -6,22 +6,31 @@ import numpy as np
 
 from learning.kernels.compiler import Array, Arrays, compiled
 from learning.kernels.rows import add_transposed_rows, multiply_rows
-from learning.kernels.stencils import multiply_stencils
+from learning.kernels.stencils import BLOCK, multiply_block, multiply_stencils
 from mixeddim.tensors import substitute
 
-__all__ = ["add_exchange", "invert_exchange", "multiply_system", "smooth"]
+__all__ = [
+    "add_exchange",
+    "invert_exchange",
+    "multiply_system",
+    "smooth",
+    "smooth_by_diagonal",
+    "subtract_system",
+]
 
 
 @compiled
 def add_exchange(
-    Pi: Arrays, N: Arrays, A_11: Arrays, x: Array, means: Array, network: Array, y: Array
-) -> None:
-    """Add Pi' (1 - N A_11^-1 N') Pi x to y.
+    Pi: Arrays, N: Arrays, A_11: Arrays, factor: float, x: Array, means: Array, network: Array,
+    y: Array,
+) -> None:  # fmt: skip
+    """Add Pi' (1 - N A_11^-1 N') Pi x to y, so many times.
 
     Args:
         Pi: Rows, (num_points, n).
         N: Rows, (num_points, n_1).
         A_11: Factors.
+        factor: How many times.
         x: Shape (n,).
         means: For what is between, shape (num_points,).
         network: The same in float64, shape (2, n_1).
@@ -35,6 +44,7 @@ def add_exchange(
     for row in range(len(means)):
         for entry in range(starts[row], starts[row + 1]):
             means[row] -= values[entry] * network[0, columns[entry]]
+        means[row] *= factor
     add_transposed_rows(Pi, means, y)
 
 
@@ -44,7 +54,25 @@ def multiply_system(
 ) -> None:
     """Set y to S x = A x + Pi' (1 - N A_11^-1 N') Pi x, both of shape (batch, n)."""
     multiply_stencils(A, x, y)
-    add_exchange(Pi, N, A_11, x.ravel(), means, network, y.ravel())
+    add_exchange(Pi, N, A_11, 1.0, x.ravel(), means, network, y.ravel())
+
+
+@compiled
+def subtract_system(
+    A: Arrays, Pi: Arrays, N: Arrays, A_11: Arrays, r: Array, x: Array, means: Array,
+    network: Array, y: Array,
+) -> None:  # fmt: skip
+    """Set y to r - S x, all of shape (batch, n)."""
+    stencils, offsets, steps = A
+    n = x.shape[1]
+    for b in range(len(x)):
+        for start in range(0, n, BLOCK):
+            stop = min(start + BLOCK, n)
+            here, known = y[b, start:stop], r[b, start:stop]
+            multiply_block(stencils[b], offsets, steps, x[b], start, stop, here)
+            for k in range(len(here)):
+                here[k] = known[k] - here[k]
+    add_exchange(Pi, N, A_11, -1.0, x.ravel(), means, network, y.ravel())
 
 
 @compiled
@@ -77,7 +105,7 @@ def invert_exchange(Pi: Arrays, inverse: Array, K: Arrays, r: Array, x: Array) -
 @compiled
 def smooth(
     A: Arrays, Pi: Arrays, N: Arrays, A_11: Arrays, means: Array, network: Array,
-    diagonal: Array, lumped: Array, near: Array, Pi_near: Arrays, inverse: Array, K: Arrays,
+    diagonal: Array, near: Array, Pi_near: Arrays, inverse: Array, K: Arrays,
     steps: Array, r: Array, step: Array, residual: Array, x: Array,
 ) -> None:  # fmt: skip
     """Set x to p(S_0 S) S_0 r: S_0 a diagonal but at the nodes near the network, p a polynomial.
@@ -90,7 +118,6 @@ def smooth(
         means: The same.
         network: The same.
         diagonal: S_0 where nodes exchange nothing, shape (batch n,).
-        lumped: A diagonal in place of the exchange in S, of that shape, or of none to keep it.
         near: The nodes that exchange, shape (m,).
         Pi_near: Of S_0 there, as in `invert_exchange`.
         inverse: The same.
@@ -110,14 +137,7 @@ def smooth(
     for degree in range(len(steps)):
         kept, added = steps[degree, 0], steps[degree, 1]
         if degree > 0:
-            if len(lumped) > 0:
-                multiply_stencils(A, x, residual)
-                for k in range(len(flat_r)):
-                    flat_residual[k] = flat_r[k] - (flat_residual[k] + lumped[k] * flat_x[k])
-            else:
-                multiply_system(A, Pi, N, A_11, x, means, network, residual)
-                for k in range(len(flat_r)):
-                    flat_residual[k] = flat_r[k] - flat_residual[k]
+            subtract_system(A, Pi, N, A_11, r, x, means, network, residual)
         for i in range(len(near)):
             here[i] = flat_residual[near[i]]
         if len(near) > 0:
@@ -132,3 +152,55 @@ def smooth(
             for k in range(len(flat_r)):
                 flat_step[k] = kept * flat_step[k] + added * diagonal[k] * flat_residual[k]
                 flat_x[k] += flat_step[k]
+
+
+@compiled
+def smooth_by_diagonal(
+    A: Arrays, diagonal: Array, lumped: Array, steps: Array, r: Array, step: Array, other: Array,
+    x: Array,
+) -> None:  # fmt: skip
+    """Set x to p(S_0 S) S_0 r, with S_0 a diagonal and another in place of the exchange in S.
+
+    Each step of p goes through memory once, from x to another array and back in the next one.
+
+    Args:
+        A: Stencils of A_0.
+        diagonal: S_0, shape (batch n,).
+        lumped: In place of the exchange, of that shape.
+        steps: As in `smooth`.
+        r: Shape (batch, n).
+        step: For what is between, of that shape.
+        other: The same.
+        x: To overwrite.
+    """
+    stencils, offsets, strides = A
+    n, work = r.shape[1], np.empty(BLOCK, dtype=r.dtype)
+    source, target = (x, other) if len(steps) % 2 == 1 else (other, x)
+    for b in range(len(r)):
+        for k in range(n):
+            step[b, k] = steps[0, 1] * diagonal[b * n + k] * r[b, k]
+            source[b, k] = step[b, k]
+    for degree in range(1, len(steps)):
+        kept, added = steps[degree]
+        for b in range(len(r)):
+            for start in range(0, n, BLOCK):
+                stop, first = min(start + BLOCK, n), b * n + start
+                here = work[: stop - start]
+                multiply_block(stencils[b], offsets, strides, source[b], start, stop, here)
+                _take_step(
+                    kept, added, diagonal[first : first + len(here)],
+                    lumped[first : first + len(here)], here, r[b, start:stop],
+                    source[b, start:stop], step[b, start:stop], target[b, start:stop],
+                )  # fmt: skip
+        source, target = target, source
+
+
+@compiled
+def _take_step(
+    kept: float, added: float, diagonal: Array, lumped: Array, product: Array, r: Array, x: Array,
+    step: Array, target: Array,
+) -> None:  # fmt: skip
+    for k in range(len(x)):
+        left = r[k] - (product[k] + lumped[k] * x[k])
+        step[k] = kept * step[k] + added * diagonal[k] * left
+        target[k] = x[k] + step[k]

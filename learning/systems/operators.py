@@ -255,7 +255,7 @@ class _AddExchange:
 
     def __call__(self, v: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x, result = (vector.view(-1).numpy() for vector in (v.contiguous(), y))
-        kernels.add_exchange(*self._matrices, x, self._means, self._network, result)
+        kernels.add_exchange(*self._matrices, 1.0, x, self._means, self._network, result)
         return y
 
 

@@ -7,7 +7,7 @@ solves that follow each other (see `learning.systems.tissue`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ from learning.preconditioners.multigrid.grids import (
     WholeGrid,
     finest,
 )
+from learning.preconditioners.multigrid.stencils import thinned
 from learning.preconditioners.multigrid.transfer import Axes, coarsened, mean_diffusion
 from learning.systems.operators import SystemBatch, grids_of
 from learning.systems.sparse import SparseMap
@@ -109,6 +110,8 @@ def tissue_grids(
             diagonals = np.diagonal(mean_diffusions(systems, batch), axis1=1, axis2=2)
             coupling = np.maximum(diagonals, 0.0)
         like = torch.empty(len(systems), 0, dtype=dtype, device=batch.g.device)
+        if isinstance(operator, WholeGrid):
+            operator = replace(operator, A=thinned(operator.A))
         levels = []
         while np.prod([len(x) for x in operator.axes]) > most_coarse:
             axes = coarsened(operator.axes, coupling)
