@@ -161,7 +161,9 @@ def smooth_by_diagonal(
 ) -> None:  # fmt: skip
     """Set x to p(S_0 S) S_0 r, with S_0 a diagonal and another in place of the exchange in S.
 
-    Each step of p goes through memory once, from x to another array and back in the next one.
+    Each block of nodes takes a step of p as soon as the blocks before and after it have taken the
+    one before. So A goes through memory once for all steps, and from the cache from then on. Steps
+    alternate between x and another array.
 
     Args:
         A: Stencils of A_0.
@@ -174,25 +176,28 @@ def smooth_by_diagonal(
         x: To overwrite.
     """
     stencils, offsets, strides = A
-    n, work = r.shape[1], np.empty(BLOCK, dtype=r.dtype)
-    source, target = (x, other) if len(steps) % 2 == 1 else (other, x)
+    n, last = r.shape[1], len(steps) - 1
+    size = max(BLOCK, strides[offsets[-1]])  # so that products reach no farther than one block
+    num_blocks, work = (n + size - 1) // size, np.empty(size, dtype=r.dtype)
     for b in range(len(r)):
-        for k in range(n):
-            step[b, k] = steps[0, 1] * diagonal[b * n + k] * r[b, k]
-            source[b, k] = step[b, k]
-    for degree in range(1, len(steps)):
-        kept, added = steps[degree]
-        for b in range(len(r)):
-            for start in range(0, n, BLOCK):
-                stop, first = min(start + BLOCK, n), b * n + start
-                here = work[: stop - start]
+        for time in range(num_blocks + last):
+            for degree in range(max(0, time - num_blocks + 1), min(time, last) + 1):
+                start = (time - degree) * size
+                stop = min(start + size, n)
+                source, target = (other, x) if (last - degree) % 2 == 0 else (x, other)
+                here, there = work[: stop - start], target[b, start:stop]
+                first, end = b * n + start, b * n + stop
+                if degree == 0:
+                    added = steps[0, 1]
+                    for k in range(len(there)):
+                        there[k] = added * diagonal[first + k] * r[b, start + k]
+                        step[b, start + k] = there[k]
+                    continue
                 multiply_block(stencils[b], offsets, strides, source[b], start, stop, here)
                 _take_step(
-                    kept, added, diagonal[first : first + len(here)],
-                    lumped[first : first + len(here)], here, r[b, start:stop],
-                    source[b, start:stop], step[b, start:stop], target[b, start:stop],
+                    steps[degree, 0], steps[degree, 1], diagonal[first:end], lumped[first:end],
+                    here, r[b, start:stop], source[b, start:stop], step[b, start:stop], there,
                 )  # fmt: skip
-        source, target = target, source
 
 
 @compiled
@@ -200,7 +205,9 @@ def _take_step(
     kept: float, added: float, diagonal: Array, lumped: Array, product: Array, r: Array, x: Array,
     step: Array, target: Array,
 ) -> None:  # fmt: skip
+    # Two loops, or it is not vectorised: too many arrays might overlap.
     for k in range(len(x)):
         left = r[k] - (product[k] + lumped[k] * x[k])
         step[k] = kept * step[k] + added * diagonal[k] * left
+    for k in range(len(x)):
         target[k] = x[k] + step[k]

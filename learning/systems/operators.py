@@ -318,6 +318,9 @@ def network_blocks(systems: Sequence[ReducedSystem]) -> sparse.csr_array:
     most = max(len(system.b_1) for system in systems)
     blocks = []
     for system in systems:
+        if len(system.b_1) == most:
+            blocks.append(system.A_11)
+            continue
         padding = np.arange(most) >= len(system.b_1)
         block = system.A_11.copy()
         block.resize(most, most)

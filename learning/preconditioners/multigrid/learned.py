@@ -39,11 +39,11 @@ from mixeddim.tensors import ReducedSystem, chebyshev_steps
 
 __all__ = ["LearnedMultigrid", "MultigridBounds"]
 
-DEGREES: Final = (3, 4)
-"""Of the polynomials on the finest grid and on coarser ones, where products cost little."""
+DEGREES: Final = (7, 6)
+"""Of the polynomials on the finest grid and on coarser ones."""
 
-UNTRAINED: Final = 0.25
-"""low before training, as in the unlearned cycle."""
+UNTRAINED: Final = 0.0625
+"""low before training: coarsening by four leaves a sixteenth to the next grid."""
 
 LEAST: Final = 1e-3
 """Bounds stay so far from 0 and 1, where polynomials divide by zero."""
@@ -112,7 +112,7 @@ class LearnedMultigrid:
         if is_compiled and _are_oblique(mean_diffusions(systems, batch), batch):
             hierarchy = create_hierarchy(systems, batch, parameter.dtype, is_uniform=True)
             return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
-        hierarchy = create_hierarchy(systems, batch, parameter.dtype)
+        hierarchy = create_hierarchy(systems, batch, parameter.dtype, by_four=True)
         return hierarchy.preconditioner(
             [self._smoother(level, depth) for depth, level in enumerate(hierarchy.levels)]
         )

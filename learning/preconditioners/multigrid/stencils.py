@@ -55,10 +55,7 @@ def thinned(A: StencilMatrix) -> StencilMatrix:
     """
     entries, offsets, steps = A.arrays
     axes = [o for o in offsets if np.count_nonzero(FORWARD_OFFSETS[o]) == 1]
-    couplings = entries[:, axes]
-    if not axes or couplings.max() > 0.0:
-        return A
-    least = -np.max(couplings, where=couplings < 0.0, initial=-np.inf)
+    least = min((_least_coupling(entries[:, o]) for o in axes), default=0.0)
     weak = [
         o
         for o in offsets
@@ -76,6 +73,13 @@ def thinned(A: StencilMatrix) -> StencilMatrix:
         stencils[:, 0, : -steps[o]] += there
         stencils[:, 0, steps[o] :] += there
     return StencilMatrix(torch.from_numpy(stencils).reshape(A.stencils.shape), tuple(kept))
+
+
+def _least_coupling(entries: NDArray[np.float64]) -> float:
+    """Return the size of the smallest but zero, or 0 where one is positive."""
+    if entries.max() > 0.0:
+        return 0.0
+    return float(-np.max(entries, where=entries < 0.0, initial=-np.inf))
 
 
 def coarse_stencils(A: StencilMatrix, coarse: Axes, fine: Axes) -> StencilMatrix:
