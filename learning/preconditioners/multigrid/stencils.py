@@ -20,6 +20,7 @@ from learning import kernels
 from learning.preconditioners.multigrid.transfer import Axes, hat_functions, lower_and_weights
 from learning.systems.stencils import OFFSETS as FORWARD_OFFSETS
 from learning.systems.stencils import StencilMatrix
+from mixeddim.tensors import ALONE, Processes
 
 __all__ = [
     "CENTRE",
@@ -37,11 +38,14 @@ CENTRE: Final = 13
 FORWARD: Final = tuple(range(14, 27))
 """The offsets to half of the neighbours; -OFFSETS[o] is OFFSETS[26 - o]."""
 
+FORWARD_AXES: Final = (1, 3, 9)
+"""Those of half of the neighbours that lie along the axes."""
+
 WEAK: Final = 0.01
 """Entries of so much of the weakest one along the axes, at most, hardly count in a cycle."""
 
 
-def thinned(A: StencilMatrix) -> StencilMatrix:
+def thinned(A: StencilMatrix, processes: Processes = ALONE) -> StencilMatrix:
     """Return B >= A, near it, without the entries that are weak beside all those along the axes.
 
     Across the faces and the body of cells, P1 elements have no stiffness but what fibres make, and
@@ -52,15 +56,19 @@ def thinned(A: StencilMatrix) -> StencilMatrix:
 
     Args:
         A: In float64, on the CPU.
+        processes: That have other nodes of the grid.
     """
     entries, offsets, steps = A.arrays
-    axes = [o for o in offsets if np.count_nonzero(FORWARD_OFFSETS[o]) == 1]
-    least = min((_least_coupling(entries[:, o]) for o in axes), default=0.0)
+    axes = [o for o in FORWARD_AXES if processes.max(o in offsets)]
+    highest = {o: processes.max(entries[:, o].max(initial=0.0)) for o in range(1, 14)}
+    if not axes or max(highest[o] for o in axes) > 0.0:
+        return A
+    least = -max(processes.max(_weakest(entries[:, o])) for o in axes)
     weak = [
         o
-        for o in offsets
-        if o != 0 and o not in axes
-        if entries[:, o].min() >= 0.0 and entries[:, o].max() <= WEAK * least
+        for o in range(1, 14)
+        if o not in axes and processes.max(o in offsets)
+        if highest[o] <= WEAK * least and processes.max(-entries[:, o].min(initial=0.0)) <= 0.0
     ]
     if not weak:
         return A
@@ -75,11 +83,9 @@ def thinned(A: StencilMatrix) -> StencilMatrix:
     return StencilMatrix(torch.from_numpy(stencils).reshape(A.stencils.shape), tuple(kept))
 
 
-def _least_coupling(entries: NDArray[np.float64]) -> float:
-    """Return the size of the smallest but zero, or 0 where one is positive."""
-    if entries.max() > 0.0:
-        return 0.0
-    return float(-np.max(entries, where=entries < 0.0, initial=-np.inf))
+def _weakest(entries: NDArray[np.float64]) -> float:
+    """Return the largest negative entry."""
+    return float(np.max(entries, where=entries < 0.0, initial=-np.inf))
 
 
 def coarse_stencils(A: StencilMatrix, coarse: Axes, fine: Axes) -> StencilMatrix:

@@ -7,7 +7,7 @@ solves that follow each other (see `learning.systems.tissue`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +22,6 @@ from learning.preconditioners.multigrid.grids import (
     WholeGrid,
     finest,
 )
-from learning.preconditioners.multigrid.stencils import thinned
 from learning.preconditioners.multigrid.transfer import (
     Axes,
     coarsened,
@@ -117,8 +116,7 @@ def tissue_grids(
             diagonals = np.diagonal(mean_diffusions(systems, batch), axis1=1, axis2=2)
             coupling = np.maximum(diagonals, 0.0)
         like = torch.empty(len(systems), 0, dtype=dtype, device=batch.g.device)
-        if isinstance(operator, WholeGrid):
-            operator = replace(operator, A=thinned(operator.A))
+        operator = operator.thinned()
         levels = []
         while np.prod([len(x) for x in operator.axes]) > most_coarse:
             if by_four and coupling is not None and isinstance(operator, WholeGrid):
