@@ -298,7 +298,8 @@ def create_hierarchy(
         is_uniform: Whether to coarsen along all axes, however weakly some couple: for smoothers
             that work along fibres.
         by_four: Whether to leave out three of four nodes along the axes that couple strongest, for
-            smoothers of high degree. Grids that are distributed lose one of two.
+            smoothers of high degree. Grids that are distributed lose one of two. No grid is visited
+            twice then: such smoothers gain nothing by it.
 
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
@@ -326,7 +327,7 @@ def create_hierarchy(
         num_fine, num_coarse = (
             np.prod([len(x) for x in axes]) for axes in (level.operator.axes, level.next_axes)
         )
-        is_small = MOST_COARSE_NODES < num_coarse <= MOST_TWICE_NODES
+        is_small = not by_four and MOST_COARSE_NODES < num_coarse <= MOST_TWICE_NODES
         levels.append(
             Level(
                 operator=level.operator,
