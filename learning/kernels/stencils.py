@@ -37,7 +37,7 @@ def _add_products(
 def multiply_block(
     stencils: Array, offsets: Array, steps: Array, x: Array, start: int, stop: int, here: Array
 ) -> None:
-    """Set the part `here` of A x, at the nodes from start to stop, for a matrix (14, n) and (n,)."""
+    """Set `here` to A x at the nodes from start to stop, for stencils (14, n) and values (n,)."""
     n, last = len(x), len(offsets) - 1
     farthest = steps[offsets[last]]
     here[:] = 0
