@@ -15,7 +15,7 @@ from learning.training.weights import load_weights
 __all__ = ["PRETRAINED", "load_preconditioner", "load_pretrained", "pretrained_card"]
 
 PRETRAINED = {
-    "multigrid": "186c1651ee0ec3a106d0ec847d9610a9307e74bdf4c7593c97b9c542994eef7b",
+    "multigrid": "ecd3660c9e754d8c83bd1f2288ce3fc9b4ebc5f4258bbe70b9f8c5842da07f30",
     "unet-static": "0911eb74ed1ab64465aba7746fbd6081960de3ece66c3784580495d057862d31",
     "unet-dynamic": "cb1209760c67ec5ace9193a3f95ccad4769aad3ccf377f883c2172b2425ba0ac",
 }

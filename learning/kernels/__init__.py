@@ -29,7 +29,14 @@ from learning.kernels.rows import (
     one_plus_squared_rows,
     permute,
 )
-from learning.kernels.smoothing import add_exchange, invert_exchange, multiply_system, smooth
+from learning.kernels.smoothing import (
+    add_exchange,
+    invert_exchange,
+    multiply_system,
+    smooth,
+    smooth_by_diagonal,
+    subtract_system,
+)
 from learning.kernels.stencils import fill_stencils, multiply_stencils, sum_rows, sum_steps
 
 __all__ = [
@@ -51,7 +58,9 @@ __all__ = [
     "permute",
     "restrict",
     "smooth",
+    "smooth_by_diagonal",
     "solve_incomplete",
+    "subtract_system",
     "sum_rows",
     "sum_steps",
 ]

@@ -1,13 +1,11 @@
 """Loops between grids: interpolation, restriction, and Galerkin's products.
 
-Each coarse node is a fine node too, and at most one lies between two of them. So along each axis
-P is the fine index of each coarse node, of shape (m,), and its weights on the fine nodes before
-and after that, of shape (m, 2), zero where these are coarse ones or none.
+Each coarse node is a fine node too. So along each axis P is the fine index of each coarse node, of
+shape (m,), and its weights on that and on the h fine nodes before and after it, of shape
+(m, 2 h + 1), zero where there are none.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -24,20 +22,19 @@ def add_interpolated(
     """Add P v of shape (batch, nx, ny, nz) to the fine values, v the coarse ones."""
     batch, mx, my, mz = coarse.shape
     line = np.empty(fine.shape[3], dtype=coarse.dtype)
+    h_x, h_y, h_z = weights_x.shape[1] // 2, weights_y.shape[1] // 2, weights_z.shape[1] // 2
     for b in range(batch):
         for i in range(mx):
             for j in range(my):
                 there = coarse[b, i, j]
                 line[:] = 0
                 for k in range(mz):
-                    line[z[k]] += there[k]
-                for k in range(1, mz):
-                    line[z[k] - 1] += weights_z[k, 0] * there[k]
-                for k in range(mz - 1):
-                    line[z[k] + 1] += weights_z[k, 1] * there[k]
-                for p in range(-1, 2):
-                    for q in range(-1, 2):
-                        weight = _weight(weights_x, i, p) * _weight(weights_y, j, q)
+                    for q in range(-h_z, h_z + 1):
+                        if weights_z[k, h_z + q] != 0:
+                            line[z[k] + q] += weights_z[k, h_z + q] * there[k]
+                for p in range(-h_x, h_x + 1):
+                    for q in range(-h_y, h_y + 1):
+                        weight = weights_x[i, h_x + p] * weights_y[j, h_y + q]
                         if weight != 0:
                             _add_scaled(fine[b, x[i] + p, y[j] + q], weight, line)
 
@@ -50,22 +47,22 @@ def restrict(
     """Set coarse values of shape (batch, mx, my, mz) to P' v, v the fine ones."""
     batch, mx, my, mz = coarse.shape
     line = np.empty(fine.shape[3], dtype=coarse.dtype)
+    h_x, h_y, h_z = weights_x.shape[1] // 2, weights_y.shape[1] // 2, weights_z.shape[1] // 2
     for b in range(batch):
         for i in range(mx):
             for j in range(my):
                 line[:] = 0
-                for p in range(-1, 2):
-                    for q in range(-1, 2):
-                        weight = _weight(weights_x, i, p) * _weight(weights_y, j, q)
+                for p in range(-h_x, h_x + 1):
+                    for q in range(-h_y, h_y + 1):
+                        weight = weights_x[i, h_x + p] * weights_y[j, h_y + q]
                         if weight != 0:
                             _add_scaled(line, weight, fine[b, x[i] + p, y[j] + q])
                 there = coarse[b, i, j]
                 for k in range(mz):
-                    there[k] = line[z[k]]
-                for k in range(1, mz):
-                    there[k] += weights_z[k, 0] * line[z[k] - 1]
-                for k in range(mz - 1):
-                    there[k] += weights_z[k, 1] * line[z[k] + 1]
+                    there[k] = 0
+                    for q in range(-h_z, h_z + 1):
+                        if weights_z[k, h_z + q] != 0:
+                            there[k] += weights_z[k, h_z + q] * line[z[k] + q]
 
 
 @compiled
@@ -118,12 +115,6 @@ def coarse_along_axis(
                             weight,
                             fine[o, u, i, low:high],
                         )
-
-
-@compiled
-def _weight(weights: Array, node: int, step: int) -> Any:
-    """Return what P has from a coarse node to the fine one that many steps from it."""
-    return weights.dtype.type(1) if step == 0 else weights[node, (step + 1) // 2]
 
 
 @compiled

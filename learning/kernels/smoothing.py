@@ -6,22 +6,31 @@ import numpy as np
 
 from learning.kernels.compiler import Array, Arrays, compiled
 from learning.kernels.rows import add_transposed_rows, multiply_rows, subtract_squared_rows
-from learning.kernels.stencils import multiply_stencils
+from learning.kernels.stencils import BLOCK, multiply_block, multiply_stencils
 from mixeddim.tensors import substitute
 
-__all__ = ["add_exchange", "invert_exchange", "multiply_system", "smooth"]
+__all__ = [
+    "add_exchange",
+    "invert_exchange",
+    "multiply_system",
+    "smooth",
+    "smooth_by_diagonal",
+    "subtract_system",
+]
 
 
 @compiled
 def add_exchange(
-    Pi: Arrays, N: Arrays, A_11: Arrays, x: Array, means: Array, network: Array, y: Array
-) -> None:
-    """Add Pi' (1 - N A_11^-1 N') Pi x to y.
+    Pi: Arrays, N: Arrays, A_11: Arrays, factor: float, x: Array, means: Array, network: Array,
+    y: Array,
+) -> None:  # fmt: skip
+    """Add Pi' (1 - N A_11^-1 N') Pi x to y, so many times.
 
     Args:
         Pi: Rows, (num_points, n).
         N: Rows, (num_points, n_1).
         A_11: Factors.
+        factor: How many times.
         x: Shape (n,).
         means: For what is between, shape (num_points,).
         network: The same in float64, shape (2, n_1).
@@ -35,6 +44,7 @@ def add_exchange(
     for row in range(len(means)):
         for entry in range(starts[row], starts[row + 1]):
             means[row] -= values[entry] * network[0, columns[entry]]
+        means[row] *= factor
     add_transposed_rows(Pi, means, y)
 
 
@@ -44,7 +54,25 @@ def multiply_system(
 ) -> None:
     """Set y to S x = A x + Pi' (1 - N A_11^-1 N') Pi x, both of shape (batch, n)."""
     multiply_stencils(A, x, y)
-    add_exchange(Pi, N, A_11, x.ravel(), means, network, y.ravel())
+    add_exchange(Pi, N, A_11, 1.0, x.ravel(), means, network, y.ravel())
+
+
+@compiled
+def subtract_system(
+    A: Arrays, Pi: Arrays, N: Arrays, A_11: Arrays, r: Array, x: Array, means: Array,
+    network: Array, y: Array,
+) -> None:  # fmt: skip
+    """Set y to r - S x, all of shape (batch, n)."""
+    stencils, offsets, steps = A
+    n = x.shape[1]
+    for b in range(len(x)):
+        for start in range(0, n, BLOCK):
+            stop = min(start + BLOCK, n)
+            here, known = y[b, start:stop], r[b, start:stop]
+            multiply_block(stencils[b], offsets, steps, x[b], start, stop, here)
+            for k in range(len(here)):
+                here[k] = known[k] - here[k]
+    add_exchange(Pi, N, A_11, -1.0, x.ravel(), means, network, y.ravel())
 
 
 @compiled
@@ -132,7 +160,7 @@ def _by_factors(Pi: Arrays, inverse: Array, K: Arrays, r: Array, x: Array) -> No
 @compiled
 def smooth(
     A: Arrays, Pi: Arrays, N: Arrays, A_11: Arrays, means: Array, network: Array,
-    diagonal: Array, lumped: Array, near: Array, Pi_near: Arrays, inverse: Array, K: Arrays,
+    diagonal: Array, near: Array, Pi_near: Arrays, inverse: Array, K: Arrays,
     bounds: Arrays, steps: Array, r: Array, step: Array, residual: Array, x: Array,
 ) -> None:  # fmt: skip
     """Set x to p(S_0 S) S_0 r: S_0 a diagonal but at the nodes near the network, p a polynomial.
@@ -145,7 +173,6 @@ def smooth(
         means: The same.
         network: The same.
         diagonal: S_0 where nodes exchange nothing, shape (batch n,).
-        lumped: A diagonal in place of the exchange in S, of that shape, or of none to keep it.
         near: The nodes that exchange, shape (m,).
         Pi_near: Of S_0 there, as in `invert_exchange`.
         inverse: The same.
@@ -166,14 +193,7 @@ def smooth(
     for degree in range(len(steps)):
         kept, added = steps[degree, 0], steps[degree, 1]
         if degree > 0:
-            if len(lumped) > 0:
-                multiply_stencils(A, x, residual)
-                for k in range(len(flat_r)):
-                    flat_residual[k] = flat_r[k] - (flat_residual[k] + lumped[k] * flat_x[k])
-            else:
-                multiply_system(A, Pi, N, A_11, x, means, network, residual)
-                for k in range(len(flat_r)):
-                    flat_residual[k] = flat_r[k] - flat_residual[k]
+            subtract_system(A, Pi, N, A_11, r, x, means, network, residual)
         for i in range(len(near)):
             here[i] = flat_residual[near[i]]
         if len(near) > 0:
@@ -188,3 +208,62 @@ def smooth(
             for k in range(len(flat_r)):
                 flat_step[k] = kept * flat_step[k] + added * diagonal[k] * flat_residual[k]
                 flat_x[k] += flat_step[k]
+
+
+@compiled
+def smooth_by_diagonal(
+    A: Arrays, diagonal: Array, lumped: Array, steps: Array, r: Array, step: Array, other: Array,
+    x: Array,
+) -> None:  # fmt: skip
+    """Set x to p(S_0 S) S_0 r, with S_0 a diagonal and another in place of the exchange in S.
+
+    Each block of nodes takes a step of p as soon as the blocks before and after it have taken the
+    one before. So A goes through memory once for all steps, and from the cache from then on. Steps
+    alternate between x and another array.
+
+    Args:
+        A: Stencils of A_0.
+        diagonal: S_0, shape (batch n,).
+        lumped: In place of the exchange, of that shape.
+        steps: As in `smooth`.
+        r: Shape (batch, n).
+        step: For what is between, of that shape.
+        other: The same.
+        x: To overwrite.
+    """
+    stencils, offsets, strides = A
+    n, last = r.shape[1], len(steps) - 1
+    size = max(BLOCK, strides[offsets[-1]])  # so that products reach no farther than one block
+    num_blocks, work = (n + size - 1) // size, np.empty(size, dtype=r.dtype)
+    for b in range(len(r)):
+        for time in range(num_blocks + last):
+            for degree in range(max(0, time - num_blocks + 1), min(time, last) + 1):
+                start = (time - degree) * size
+                stop = min(start + size, n)
+                source, target = (other, x) if (last - degree) % 2 == 0 else (x, other)
+                here, there = work[: stop - start], target[b, start:stop]
+                first, end = b * n + start, b * n + stop
+                if degree == 0:
+                    added = steps[0, 1]
+                    for k in range(len(there)):
+                        there[k] = added * diagonal[first + k] * r[b, start + k]
+                        step[b, start + k] = there[k]
+                    continue
+                multiply_block(stencils[b], offsets, strides, source[b], start, stop, here)
+                _take_step(
+                    steps[degree, 0], steps[degree, 1], diagonal[first:end], lumped[first:end],
+                    here, r[b, start:stop], source[b, start:stop], step[b, start:stop], there,
+                )  # fmt: skip
+
+
+@compiled
+def _take_step(
+    kept: float, added: float, diagonal: Array, lumped: Array, product: Array, r: Array, x: Array,
+    step: Array, target: Array,
+) -> None:  # fmt: skip
+    # Two loops, or it is not vectorised: too many arrays might overlap.
+    for k in range(len(x)):
+        left = r[k] - (product[k] + lumped[k] * x[k])
+        step[k] = kept * step[k] + added * diagonal[k] * left
+    for k in range(len(x)):
+        target[k] = x[k] + step[k]

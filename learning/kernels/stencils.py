@@ -6,7 +6,14 @@ import numpy as np
 
 from learning.kernels.compiler import Array, Arrays, compiled
 
-__all__ = ["fill_stencils", "multiply_stencils", "sum_rows", "sum_steps"]
+__all__ = [
+    "BLOCK",
+    "fill_stencils",
+    "multiply_block",
+    "multiply_stencils",
+    "sum_rows",
+    "sum_steps",
+]
 
 BLOCK = 2048
 """So many nodes at a time, whose values stay in the nearest cache for all offsets."""
@@ -27,6 +34,37 @@ def _add_products(
 
 
 @compiled
+def multiply_block(
+    stencils: Array, offsets: Array, steps: Array, x: Array, start: int, stop: int, here: Array
+) -> None:
+    """Set `here` to A x at the nodes from start to stop, for stencils (14, n) and values (n,)."""
+    n, last = len(x), len(offsets) - 1
+    farthest = steps[offsets[last]]
+    here[:] = 0
+    _add_product(here, stencils[0, start:stop], x[start:stop])
+    i = 1
+    while i < last and start >= farthest and stop <= n - farthest:
+        # Two offsets and their opposites at a time load and store y half as often.
+        o, p = offsets[i], offsets[i + 1]
+        s, t = steps[o], steps[p]
+        _add_products(
+            here,
+            stencils[o, start:stop], x[start + s : stop + s],
+            stencils[o, start - s : stop - s], x[start - s : stop - s],
+            stencils[p, start:stop], x[start + t : stop + t],
+            stencils[p, start - t : stop - t], x[start - t : stop - t],
+        )  # fmt: skip
+        i += 2
+    for o in offsets[i:]:
+        s, a = steps[o], stencils[o]
+        end, first = min(stop, n - s), max(start, s)
+        if end > start:
+            _add_product(here[: end - start], a[start:end], x[start + s : end + s])
+        if first < stop:
+            _add_product(here[first - start :], a[first - s : stop - s], x[first - s : stop - s])
+
+
+@compiled
 def multiply_stencils(A: Arrays, x: Array, y: Array) -> None:
     """Set y to A x, both of shape (batch, n).
 
@@ -36,36 +74,12 @@ def multiply_stencils(A: Arrays, x: Array, y: Array) -> None:
         y: To overwrite.
     """
     stencils, offsets, steps = A
-    n, last = x.shape[1], len(offsets) - 1
-    farthest = steps[offsets[last]]
+    n = x.shape[1]
     for b in range(len(x)):
         for start in range(0, n, BLOCK):
             stop = min(start + BLOCK, n)
             here = y[b, start:stop]
-            here[:] = 0
-            _add_product(here, stencils[b, 0, start:stop], x[b, start:stop])
-            i = 1
-            while i < last and start >= farthest and stop <= n - farthest:
-                # Two offsets and their opposites at a time load and store y half as often.
-                o, p = offsets[i], offsets[i + 1]
-                s, t = steps[o], steps[p]
-                _add_products(
-                    here,
-                    stencils[b, o, start:stop], x[b, start + s : stop + s],
-                    stencils[b, o, start - s : stop - s], x[b, start - s : stop - s],
-                    stencils[b, p, start:stop], x[b, start + t : stop + t],
-                    stencils[b, p, start - t : stop - t], x[b, start - t : stop - t],
-                )  # fmt: skip
-                i += 2
-            for o in offsets[i:]:
-                s, a = steps[o], stencils[b, o]
-                end, first = min(stop, n - s), max(start, s)
-                if end > start:
-                    _add_product(y[b, start:end], a[start:end], x[b, start + s : end + s])
-                if first < stop:
-                    _add_product(
-                        y[b, first:stop], a[first - s : stop - s], x[b, first - s : stop - s]
-                    )
+            multiply_block(stencils[b], offsets, steps, x[b], start, stop, here)
 
 
 @compiled

@@ -182,9 +182,10 @@ def _conjugate_cycle(
     tolerance = (tolerance / or_one(size)).clamp_min(torch.finfo(residual.dtype).eps)
     x, r = torch.zeros_like(residual), residual / or_one(size)[:, None]
     length = size / or_one(size)
-    # The last directions p and their images A p, scaled to p'A p = 1.
+    # The last directions p, their images A p and their energies p'A p.
     directions: list[torch.Tensor] = []
     images: list[torch.Tensor] = []
+    energies: list[torch.Tensor] = []
     residual_norms: list[torch.Tensor] = []
     sines: list[torch.Tensor] = []
     iterations = torch.zeros_like(active, dtype=torch.int64)
@@ -194,7 +195,7 @@ def _conjugate_cycle(
         if not active.any():
             break
         z = precondition_in(precondition, r)
-        p = _conjugate(z, directions, images, processes)
+        p = _conjugate(z, directions, images, energies, processes)
         image = apply(p)
         rz, energy = _dot(r, z, processes), _dot(p, image, processes)
         # Where a vector is not finite, its products are not either: checking these is enough.
@@ -203,13 +204,15 @@ def _conjugate_cycle(
         not_finite = not_finite | (active & ~finite)
         not_definite = not_definite | (active & finite & ~definite)
         active = active & finite & definite
+        if not active.all():
+            p, image = (torch.where(active[:, None], vector, 0.0) for vector in (p, image))
+        energy = torch.where(active, energy, 1.0)
 
-        unit = torch.where(active, energy, 1.0).sqrt()[:, None]
-        p, image = (torch.where(active[:, None], vector / unit, 0.0) for vector in (p, image))
-        step = _dot(p, r, processes)[:, None]
-        x, r = x + step * p, r - step * image
+        step = (_dot(p, r, processes) / energy)[:, None]
+        x, r = torch.addcmul(x, step, p), torch.addcmul(r, -step, image)
         directions = [*directions, p][-num_directions:]
         images = [*images, image][-num_directions:]
+        energies = [*energies, energy][-num_directions:]
         length_before, length = length, norm(r, processes)
         residual_norms.append(size * length)
         sines.append(torch.where(active, length / or_one(length_before), 1.0))
@@ -224,9 +227,10 @@ def _conjugate(
     z: torch.Tensor,
     directions: list[torch.Tensor],
     images: list[torch.Tensor],
+    energies: list[torch.Tensor],
     processes: Processes,
 ) -> torch.Tensor:
-    """Make z orthogonal in A to directions p with p'A p = 1, given their images A p.
+    """Make z orthogonal in A to directions p, given their images A p and energies p'A p.
 
     For one direction the coefficient is the one of Polak and Ribière. For a linear symmetric M it
     equals the one of Fletcher and Reeves, and is less sensitive to rounding in M (Golub & Ye 1999,
@@ -234,8 +238,12 @@ def _conjugate(
     """
     if not directions:
         return z
+    if len(directions) == 1:  # without copies
+        coefficient = _dot(z, images[0], processes) / energies[0]
+        return torch.addcmul(z, -coefficient[:, None], directions[0])
     coefficients = z[:, None] @ torch.stack(images, dim=1).mT
     coefficients = total(coefficients.flatten(), processes).reshape(coefficients.shape)
+    coefficients = coefficients / torch.stack(energies, dim=1)[:, None]
     return z - (coefficients @ torch.stack(directions, dim=1))[:, 0]
 
 

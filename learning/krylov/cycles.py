@@ -239,7 +239,7 @@ def check(b: torch.Tensor, rtol: float, max_iterations: int, restart: int | None
             f"got b of shape {tuple(b.shape)} and {b.dtype}; wanted (batch, n) in float32 or "
             "float64. Use b[None] for a single system."
         )
-    if not is_capturing(b) and not torch.isfinite(b).all():
+    if not is_capturing(b) and not _are_finite(b):
         bad = torch.isfinite(b).all(dim=1).logical_not().nonzero().ravel().tolist()
         raise ValueError(f"got NaN or infinity in the right-hand sides {bad}; wanted numbers.")
     if not 0.0 <= rtol < 1.0:
@@ -250,6 +250,12 @@ def check(b: torch.Tensor, rtol: float, max_iterations: int, restart: int | None
         raise ValueError(f"got restart={restart}; wanted a positive number, or None for never.")
 
 
+def _are_finite(v: torch.Tensor) -> bool:
+    """Return whether all entries are, which mostly their norms tell, in a tenth of the time."""
+    norms = torch.linalg.vector_norm(v.detach(), dim=1)
+    return bool(torch.isfinite(norms).all() or torch.isfinite(v).all())
+
+
 def _check_guess(guess: torch.Tensor | None, b: torch.Tensor) -> None:
     if guess is None:
         return
@@ -258,7 +264,7 @@ def _check_guess(guess: torch.Tensor | None, b: torch.Tensor) -> None:
             f"got an initial guess of shape {tuple(guess.shape)}, {guess.dtype} on {guess.device}; "
             f"wanted {tuple(b.shape)}, {b.dtype} on {b.device}, as b. Convert it."
         )
-    if not torch.isfinite(guess).all():
+    if not _are_finite(guess):
         raise ValueError("got NaN or infinity in the initial guess; wanted numbers. Leave it out.")
 
 

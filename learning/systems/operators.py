@@ -255,7 +255,7 @@ class _AddExchange:
 
     def __call__(self, v: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x, result = (vector.view(-1).numpy() for vector in (v.contiguous(), y))
-        kernels.add_exchange(*self._matrices, x, self._means, self._network, result)
+        kernels.add_exchange(*self._matrices, 1.0, x, self._means, self._network, result)
         return y
 
 
@@ -326,6 +326,9 @@ def network_blocks(systems: Sequence[ReducedSystem]) -> sparse.csr_array:
     most = max(len(system.b_1) for system in systems)
     blocks = []
     for system in systems:
+        if len(system.b_1) == most:
+            blocks.append(system.A_11)
+            continue
         padding = np.arange(most) >= len(system.b_1)
         block = system.A_11.copy()
         block.resize(most, most)

@@ -189,7 +189,7 @@ def rows_of(A: sparse.csr_array, dtype: torch.dtype) -> tuple[NDArray[Any], ...]
     # Some functions of scipy sort indices in place, and so move what is shared here.
     A = A if A.has_sorted_indices else A.sorted_indices()
     # Of indices without sign none counts from the end, which loops would have to check.
-    columns = A.indices.view(np.uint32 if A.indices.itemsize == 4 else np.uint64)
+    columns = A.indices.astype(np.uint32 if A.shape[1] < 2**32 else np.uint64, copy=False)
     return A.indptr, columns, torch.from_numpy(A.data).to(dtype).numpy()
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from learning.benchmark.regimes import regime
 from learning.krylov.conjugate_gradients import cg
 from learning.krylov.preconditioner import Preconditioner
-from learning.preconditioners.multigrid import geometric, learned
+from learning.preconditioners.multigrid import geometric, learned, transfer
 from learning.preconditioners.multigrid.geometric import GeometricMultigrid
 from learning.preconditioners.multigrid.learned import LearnedMultigrid, MultigridBounds
 from learning.pretrained import load_pretrained
@@ -44,18 +44,22 @@ def unlearned(degree: int, polynomial: geometric.PolynomialKind = "chebyshev") -
     return GeometricMultigrid(degree=degree, dtype=torch.float32, polynomial=polynomial)
 
 
-# The last two change the cycle while it is set up and applied.
+# The last four change the cycle while it is set up and applied.
 VARIANTS: Mapping[str, Preconditioner] = {
-    **{f"unlearned, degree {degree}": unlearned(degree) for degree in (1, 2, 3)},
+    **{f"unlearned, degree {degree}": unlearned(degree) for degree in (1, 2, 3, 4)},
     **{f"unlearned, fourth kind {degree}": unlearned(degree, "fourth_kind") for degree in (2, 3)},
     "learned": load_pretrained("multigrid"),
     "before training": LearnedMultigrid(MultigridBounds()),
-    "learned, degrees 2 and 4": load_pretrained("multigrid"),
-    "learned, no second visit": load_pretrained("multigrid"),
+    "learned, degrees 5 and 6": load_pretrained("multigrid"),
+    "learned, by four on small grids too": load_pretrained("multigrid"),
+    "learned, by two": load_pretrained("multigrid"),
+    "unlearned, degree 3, no second visit": unlearned(3),
 }
 CHANGES = {
-    "learned, degrees 2 and 4": (learned, "DEGREES", (2, 4)),
-    "learned, no second visit": (geometric, "MOST_TWICE_NODES", 0),
+    "learned, degrees 5 and 6": (learned, "DEGREES", (5, 6)),
+    "learned, by four on small grids too": (transfer, "FEW_NODES", 1000),
+    "learned, by two": (transfer, "FEW_NODES", 10**9),
+    "unlearned, degree 3, no second visit": (geometric, "MOST_TWICE_NODES", 0),
 }
 
 

@@ -85,7 +85,9 @@ def test_a_shipped_model_is_small_and_says_how_it_was_trained(name):
     training = json.loads(load_weights(file).metadata["training"])
     data_sets = training.get("data_sets", [training])
     trained_on = [from_json(json.dumps(data["distribution"])) for data in data_sets]
-    assert trained_on == [DISTRIBUTIONS[name] for name in DATA[name]]
+    num_cells = {"multigrid": 24}.get(name, 20)
+    wanted = [replace(DISTRIBUTIONS[data], num_cells=num_cells) for data in DATA[name]]
+    assert trained_on == wanted
     assert len(pretrained_card(name)) > 500
 
 
@@ -111,7 +113,7 @@ def test_iterations_of_the_multigrid_are_what_they_were(tmp_path):
     """On ten problems with networks, coupling, reaction and diffusion over all ranges at once."""
     everything = replace(DISTRIBUTIONS["regimes_varying"], contrast=(1.0, 1e4), num_cells=20)
     problems = learning.generate(everything, 10, 5, tmp_path / "ten.h5", processes=1)
-    pinned = [3, 4, 3, 5, 4, 3, 4, 5, 4, 5]
+    pinned = [2, 3, 2, 3, 4, 2, 3, 3, 3, 4]
     assert most_iterations(problems, load_pretrained("multigrid")) == pinned
 
 

@@ -73,7 +73,7 @@ class CompiledLevel:
         self._system = (A_0.arrays, exchange.Pi, exchange.N, exchange.A_11)
         self._between = (means, network)
         steps = np.array([(0.0, polynomial.first), *polynomial.steps], dtype=dtype)
-        self._smoother = (*S_0.arrays, steps)
+        self._steps, (self._diagonal, self._lumped, *self._near) = steps, S_0.arrays
         self._interpolation = tuple(interpolation)
         self._step, self._residual, self._work = (np.empty((batch, n), dtype) for _ in range(3))
         self.x, self.correction = (np.empty((batch, n), dtype) for _ in range(2))
@@ -81,14 +81,21 @@ class CompiledLevel:
 
     def smooth(self, r: Array, x: Array) -> None:
         """Set x to X r."""
-        kernels.smooth(
-            *self._system, *self._between, *self._smoother, r, self._step, self._residual, x
-        )
+        work = self._step, self._residual
+        if len(self._lumped):
+            tissue = self._system[0]
+            kernels.smooth_by_diagonal(
+                tissue, self._diagonal, self._lumped, self._steps, r, *work, x
+            )
+        else:
+            kernels.smooth(
+                *self._system, *self._between, self._diagonal, *self._near, self._steps, r, *work, x
+            )
 
     def subtract_product(self, r: Array, x: Array) -> Array:
         """Return r - S x, in an array that the next call overwrites."""
-        kernels.multiply_system(*self._system, x, *self._between, self._work)
-        return np.subtract(r, self._work, out=self._work)
+        kernels.subtract_system(*self._system, r, x, *self._between, self._work)
+        return self._work
 
     def restrict(self, r: Array) -> Array:
         """Return P' r, in an array that the next call overwrites."""

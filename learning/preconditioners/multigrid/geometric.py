@@ -287,6 +287,7 @@ def create_hierarchy(
     dtype: torch.dtype,
     *,
     is_uniform: bool = False,
+    by_four: bool = False,
 ) -> Hierarchy:
     """Build the Galerkin operators of all grids, with those of the tissue that are known already.
 
@@ -296,11 +297,16 @@ def create_hierarchy(
         dtype: Of the vectors in the cycle.
         is_uniform: Whether to coarsen along all axes, however weakly some couple: for smoothers
             that work along fibres.
+        by_four: Whether to leave out three of four nodes along the axes that couple strongest, for
+            smoothers of high degree. Grids that are distributed lose one of two. No grid is visited
+            twice then: such smoothers gain nothing by it.
 
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape, or S is singular.
     """
-    tissue = tissue_grids(systems, batch, dtype, MOST_COARSE_NODES, is_uniform=is_uniform)
+    tissue = tissue_grids(
+        systems, batch, dtype, MOST_COARSE_NODES, is_uniform=is_uniform, by_four=by_four
+    )
     grids, like, operator = grids_of(systems), batch.g.to(dtype), tissue.finest
     Pi = averaging_matrices(systems)
     to_grid: LinearMap = _identity
@@ -321,7 +327,7 @@ def create_hierarchy(
         num_fine, num_coarse = (
             np.prod([len(x) for x in axes]) for axes in (level.operator.axes, level.next_axes)
         )
-        is_small = MOST_COARSE_NODES < num_coarse <= MOST_TWICE_NODES
+        is_small = not by_four and MOST_COARSE_NODES < num_coarse <= MOST_TWICE_NODES
         levels.append(
             Level(
                 operator=level.operator,
@@ -370,4 +376,6 @@ def _on_grids(Pi: sparse.csr_array, grids: Sequence[Grid]) -> sparse.csr_array:
     """Return a block-diagonal matrix with its columns, one for each dof, in grid order."""
     num_nodes = Pi.shape[1] // len(grids)
     columns = np.concatenate([grid.node_of_dof + i * num_nodes for i, grid in enumerate(grids)])
-    return sparse.csr_array((Pi.data, columns[Pi.indices], Pi.indptr), shape=Pi.shape)
+    on_grids = sparse.csr_array((Pi.data, columns[Pi.indices], Pi.indptr), shape=Pi.shape)
+    on_grids.sort_indices()  # once, for all that wants it
+    return on_grids

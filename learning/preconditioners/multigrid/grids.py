@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from learning.preconditioners.multigrid.stencils import coarse_stencils, whole
+from learning.preconditioners.multigrid.stencils import coarse_stencils, thinned, whole
 from learning.preconditioners.multigrid.transfer import (
     Axes,
     axes_of,
@@ -75,6 +75,10 @@ class GridOperator(Protocol):
 
     def matrix(self, like: torch.Tensor) -> LinearMap:
         """Return A_0 in the dtype and on the device of a tensor."""
+        ...
+
+    def thinned(self) -> GridOperator:
+        """Return A_0 with weak entries on the diagonal."""
         ...
 
     def coarse(
@@ -140,6 +144,10 @@ class WholeGrid:
         """Of |A_0|, shape (batch n,)."""
         return row_sums(self.A)
 
+    def thinned(self) -> WholeGrid:
+        """Return the same with weak entries on the diagonal (see `stencils.thinned`)."""
+        return WholeGrid(self.axes, thinned(self.A))
+
     @cached_property
     def _matrices(self) -> dict[tuple[torch.dtype, torch.device], StencilMatrix]:
         return {}
@@ -202,6 +210,16 @@ class GridInBoxes:
         """Whether every process should take the whole grid."""
         boxes = self.boxes
         return bool(np.prod(boxes.shape) <= MOST_WHOLE or boxes.thinnest < THINNEST)
+
+    def thinned(self) -> GridInBoxes:
+        """Return the same with weak entries on the diagonal (see `stencils.thinned`)."""
+        near = StencilMatrix(torch.from_numpy(self._padded(1))[None])
+        found = thinned(near, self.boxes.processes).stencils[0].numpy()
+        here = found[(slice(None), *self.boxes.crop(1))]
+        # Entries to nodes of others lead out of the patch, and are as they were.
+        stencils = np.where(found.any(axis=(1, 2, 3))[:, None, None, None], self.stencils, 0.0)
+        stencils[0] = here[0]
+        return GridInBoxes(self.axes, stencils, self.boxes)
 
     def matrix(self, like: torch.Tensor) -> LinearMap:
         """Return A_0 as a map of the values at the nodes here."""

@@ -5,14 +5,16 @@ On every grid S = A_0 + Pi' C Pi, and S_0 inverts diagonal, coupling and network
 
     X = p(S_0 S) S_0
 
-that damps those between low omega and omega. Which of them the next grid takes over depends on how
-many axes it is coarser along. So low is trained: one number for the finest grid and one for all
-coarser ones, each for one, two and three axes.
+that damps those between low omega and omega. It is of high degree, for on large grids the next one
+has a fourth of the nodes along each axis of strong coupling: fewer grids save set-up, which takes
+as long as the solve, and so more than what the degree costs. Which eigenvalues the next grid takes
+over depends on how many axes it is coarser along. So low is trained: one number for the finest grid
+and one for all coarser ones, each for one, two and three axes.
 
 Any number between 0 and 1 makes X symmetric positive definite and X S without eigenvalues above
 2. So the cycle is symmetric positive definite by construction, whatever was trained, and conjugate
-gradients apply. It costs no set-up beyond that of the unlearned cycle, and works on any grid and
-in any unit.
+gradients apply. It costs less set-up than the unlearned cycle, and works on any grid and in any
+unit.
 
 Where fibres run obliquely to the axes and conduct much better than what is across, no polynomial
 works well, and incomplete factors smooth in its place (see `cholesky`).
@@ -39,14 +41,14 @@ from mixeddim.tensors import ReducedSystem, chebyshev_steps
 
 __all__ = ["LearnedMultigrid", "MultigridBounds"]
 
-DEGREES: Final = (3, 4)
-"""Of the polynomials on the finest grid and on coarser ones, where products cost little."""
+DEGREES: Final = (7, 6)
+"""Of the polynomials on the finest grid and on coarser ones."""
 
 DEGREE_IN_EXCHANGE: Final = 1
 """On coarser grids under strong exchange with a large network: S_0 itself is a polynomial there."""
 
-UNTRAINED: Final = 0.25
-"""low before training, as in the unlearned cycle."""
+UNTRAINED: Final = 0.0625
+"""low before training: coarsening by four leaves a sixteenth to the next grid."""
 
 LEAST: Final = 1e-3
 """Bounds stay so far from 0 and 1, where polynomials divide by zero."""
@@ -115,7 +117,7 @@ class LearnedMultigrid:
         if is_compiled and _are_oblique(mean_diffusions(systems, batch), batch):
             hierarchy = create_hierarchy(systems, batch, parameter.dtype, is_uniform=True)
             return hierarchy.preconditioner([cholesky(level) for level in hierarchy.levels])
-        hierarchy = create_hierarchy(systems, batch, parameter.dtype)
+        hierarchy = create_hierarchy(systems, batch, parameter.dtype, by_four=True)
         return hierarchy.preconditioner(
             [self._smoother(level, depth) for depth, level in enumerate(hierarchy.levels)]
         )

@@ -82,7 +82,7 @@ class NearKernel:
 
 def _share_of_constants(A_0: StencilMatrix, row_sums: NDArray[np.float64]) -> float:
     """Return the least 1'A_0 1 of a batch, in units of 1'|A_0|1."""
-    entries = A_0.stencils.flatten(2)[:, list(A_0.offsets)]
-    tissue = 2.0 * entries.sum(dim=(1, 2)) - entries[:, 0].sum(dim=1)
+    entries = A_0.stencils.flatten(2)
+    tissue = sum((1.0 if o == 0 else 2.0) * entries[:, o].sum(dim=1) for o in A_0.offsets)
     size = torch.from_numpy(row_sums).reshape(len(entries), -1).sum(dim=1)
     return float((tissue / size).min())

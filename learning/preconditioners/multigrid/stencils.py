@@ -20,6 +20,7 @@ from learning import kernels
 from learning.preconditioners.multigrid.transfer import Axes, hat_functions, lower_and_weights
 from learning.systems.stencils import OFFSETS as FORWARD_OFFSETS
 from learning.systems.stencils import StencilMatrix
+from mixeddim.tensors import ALONE, Processes
 
 __all__ = [
     "CENTRE",
@@ -27,6 +28,7 @@ __all__ = [
     "OFFSETS",
     "coarse_stencils",
     "opposite",
+    "thinned",
     "whole",
 ]
 
@@ -35,6 +37,55 @@ OFFSETS: Final = tuple(product((-1, 0, 1), repeat=3))
 CENTRE: Final = 13
 FORWARD: Final = tuple(range(14, 27))
 """The offsets to half of the neighbours; -OFFSETS[o] is OFFSETS[26 - o]."""
+
+FORWARD_AXES: Final = (1, 3, 9)
+"""Those of half of the neighbours that lie along the axes."""
+
+WEAK: Final = 0.01
+"""Entries of so much of the weakest one along the axes, at most, hardly count in a cycle."""
+
+
+def thinned(A: StencilMatrix, processes: Processes = ALONE) -> StencilMatrix:
+    """Return B >= A, near it, without the entries that are weak beside all those along the axes.
+
+    Across the faces and the body of cells, P1 elements have no stiffness but what fibres make, and
+    so nothing but mass there. Where that is weak, it counts as if it were on the diagonal: a > 0
+    between nodes i and j becomes a at both, which adds a (v_i - v_j)^2 to v'A v. By a path along
+    the axes that is at most three times a over their entries of what these add. A product costs
+    half as much then.
+
+    Args:
+        A: In float64, on the CPU.
+        processes: That have other nodes of the grid.
+    """
+    entries, offsets, steps = A.arrays
+    axes = [o for o in FORWARD_AXES if processes.max(o in offsets)]
+    highest = {o: processes.max(entries[:, o].max(initial=0.0)) for o in range(1, 14)}
+    if not axes or max(highest[o] for o in axes) > 0.0:
+        return A
+    least = -max(processes.max(_weakest(entries[:, o])) for o in axes)
+    weak = [
+        o
+        for o in range(1, 14)
+        if o not in axes and processes.max(o in offsets)
+        if highest[o] <= WEAK * least and processes.max(-entries[:, o].min(initial=0.0)) <= 0.0
+    ]
+    if not weak:
+        return A
+    kept = [int(o) for o in offsets if o not in weak]
+    stencils = np.zeros_like(entries)  # the rows of others stay untouched, and take no memory
+    for o in kept:
+        stencils[:, o] = entries[:, o]
+    for o in weak:
+        there = entries[:, o, : entries.shape[2] - steps[o]]
+        stencils[:, 0, : -steps[o]] += there
+        stencils[:, 0, steps[o] :] += there
+    return StencilMatrix(torch.from_numpy(stencils).reshape(A.stencils.shape), tuple(kept))
+
+
+def _weakest(entries: NDArray[np.float64]) -> float:
+    """Return the largest negative entry."""
+    return float(np.max(entries, where=entries < 0.0, initial=-np.inf))
 
 
 def coarse_stencils(A: StencilMatrix, coarse: Axes, fine: Axes) -> StencilMatrix:
@@ -51,7 +102,8 @@ def coarse_stencils(A: StencilMatrix, coarse: Axes, fine: Axes) -> StencilMatrix
     for axis in range(3):
         if len(coarse[axis]) < len(fine[axis]):
             stencils = _coarse_along(axis, stencils, offsets, coarse[axis], fine[axis])
-            offsets = np.arange(14)
+            _, target, _ = _turns_of_offsets(axis)
+            offsets = np.unique(target[offsets])
     return StencilMatrix(torch.from_numpy(stencils), tuple(offsets.tolist()))
 
 
@@ -85,9 +137,15 @@ def _along(stencils: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 @lru_cache(maxsize=64)
 def _turns(axis: int, ny: int, nz: int) -> tuple[NDArray[Any], ...]:
     """Return how offsets change along an axis (see `kernels.coarse_along_axis`)."""
-    offsets = np.array(FORWARD_OFFSETS)
-    x, y, z = offsets.T
+    x, y, z = np.array(FORWARD_OFFSETS).T
     across = [(0 * x, y * nz + z), (x, z), (0 * x, x * ny + y)][axis]
+    moves, target, mirrored = _turns_of_offsets(axis)
+    return moves, np.stack(across, axis=1), target, mirrored
+
+
+@lru_cache(maxsize=3)
+def _turns_of_offsets(axis: int) -> tuple[NDArray[Any], ...]:
+    """Return the steps of offsets along an axis, and what they turn into (see there)."""
     number = {offset: o for o, offset in enumerate(FORWARD_OFFSETS)}
     target, mirrored = np.zeros((14, 3), dtype=np.int64), np.zeros((14, 3), dtype=np.bool_)
     for o, offset in enumerate(FORWARD_OFFSETS):
@@ -96,7 +154,7 @@ def _turns(axis: int, ny: int, nz: int) -> tuple[NDArray[Any], ...]:
             back = (-turned[0], -turned[1], -turned[2])
             mirrored[o, turn + 1] = turned not in number
             target[o, turn + 1] = number[turned if turned in number else back]
-    return offsets[:, axis].copy(), np.stack(across, axis=1), target, mirrored
+    return np.array(FORWARD_OFFSETS)[:, axis].copy(), target, mirrored
 
 
 def _by_tables(forward: torch.Tensor, coarse: Axes, fine: Axes) -> torch.Tensor:

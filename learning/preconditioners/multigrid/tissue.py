@@ -22,7 +22,12 @@ from learning.preconditioners.multigrid.grids import (
     WholeGrid,
     finest,
 )
-from learning.preconditioners.multigrid.transfer import Axes, coarsened, mean_diffusion
+from learning.preconditioners.multigrid.transfer import (
+    Axes,
+    coarsened,
+    coarsened_by_four,
+    mean_diffusion,
+)
 from learning.systems.operators import SystemBatch, grids_of
 from learning.systems.sparse import SparseMap
 from learning.systems.tissue import kept
@@ -85,6 +90,7 @@ def tissue_grids(
     most_coarse: int,
     *,
     is_uniform: bool,
+    by_four: bool = False,
 ) -> TissueGrids:
     """Return A_0 on all grids, made once for one tissue.
 
@@ -94,6 +100,7 @@ def tissue_grids(
         dtype: Of the vectors in the cycle.
         most_coarse: Nodes of the coarsest grid.
         is_uniform: Whether to coarsen along all axes (see `create_hierarchy`).
+        by_four: Whether to coarsen by more than two (see there).
 
     Raises:
         ValueError: If the systems do not live on structured boxes of one shape.
@@ -109,14 +116,18 @@ def tissue_grids(
             diagonals = np.diagonal(mean_diffusions(systems, batch), axis1=1, axis2=2)
             coupling = np.maximum(diagonals, 0.0)
         like = torch.empty(len(systems), 0, dtype=dtype, device=batch.g.device)
+        operator = operator.thinned()
         levels = []
         while np.prod([len(x) for x in operator.axes]) > most_coarse:
-            axes = coarsened(operator.axes, coupling)
+            if by_four and coupling is not None and isinstance(operator, WholeGrid):
+                axes = coarsened_by_four(operator.axes, coupling)
+            else:
+                axes = coarsened(operator.axes, coupling)
             P, prolong, coarser = operator.coarse(axes, like)
             levels.append(TissueLevel(operator, axes, P, prolong))
             operator = coarser
         assert isinstance(operator, WholeGrid)  # few nodes always are
         return TissueGrids(given, tuple(levels), operator)
 
-    name = "grids", dtype, batch.g.device, most_coarse, is_uniform
+    name = "grids", dtype, batch.g.device, most_coarse, is_uniform, by_four
     return kept(batch.kept, name, make)

@@ -12,6 +12,7 @@ from learning.preconditioners.multigrid.stencils import (
     FORWARD,
     OFFSETS,
     coarse_stencils,
+    thinned,
     whole,
 )
 from learning.preconditioners.multigrid.transfer import (
@@ -20,6 +21,8 @@ from learning.preconditioners.multigrid.transfer import (
     interpolation,
     interpolation_map,
 )
+from learning.systems.stencils import OFFSETS as FORWARD_OFFSETS
+from learning.systems.stencils import StencilMatrix
 
 SHAPES = [(4, 3, 5), (2, 6, 3), (2, 2, 2), (1, 4, 3), (3, 1, 1)]
 seeds = st.integers(0, 2**32 - 1)
@@ -46,6 +49,28 @@ def test_the_other_half_of_a_stencil_is_that_of_the_neighbours(shape, random_ste
             is_inside = np.all((there >= 0) & (there < shape))
             wanted = matrix[row, np.ravel_multi_index(there, shape)] if is_inside else 0.0
             assert stencils[o, row] == wanted
+
+
+# --- Weak entries -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("size", "offsets"), [(1e-3, 4), (1.0, 14)])
+def test_weak_positive_entries_move_to_the_diagonal(random_stencils, size, offsets, sign):
+    """And enlarge the matrix by hardly anything; no others do, as they would make it smaller."""
+    A, _ = random_stencils((4, 3, 5), [1])
+    stencils = -A.stencils.abs() - (A.stencils != 0).double()
+    for o in range(14):
+        if o == 0 or np.count_nonzero(FORWARD_OFFSETS[o]) > 1:
+            stencils[:, o] *= -1.0 if o == 0 else -size * sign
+    A = StencilMatrix(stencils)
+    B = thinned(A)
+    assert len(B.offsets) == (offsets if sign > 0 else 14)
+    difference = B.to_scipy().toarray() - A.to_scipy().toarray()
+    np.testing.assert_allclose(difference.sum(axis=1), 0.0, atol=1e-12)
+    values = np.linalg.eigvalsh(difference)
+    assert values[0] >= -1e-12
+    assert values[-1] <= 50 * size * abs(A.stencils).max()
 
 
 # --- Coarsening -------------------------------------------------------------------------------

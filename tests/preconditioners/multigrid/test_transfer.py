@@ -7,6 +7,7 @@ import mixeddim as md
 from learning.preconditioners.multigrid.transfer import (
     axes_of,
     coarsened,
+    coarsened_by_four,
     coupling_along_axes,
     interpolation,
 )
@@ -33,6 +34,21 @@ def test_axes_of_strong_coupling_are_halved(num_cells, strengths, coarse):
     halved = coarsened(axes, np.array(strengths, dtype=float))
     assert tuple(len(x) - 1 for x in halved) == coarse
     for x, n in zip(halved, num_cells, strict=True):
+        assert (x[0], x[-1]) == (0, n)
+
+
+@pytest.mark.parametrize(("num_cells", "strengths", "coarse"), [
+    ((40, 40, 40), [[1, 1, 1]], (10, 10, 10)),
+    ((41, 30, 30), [[1, 0.6, 0.3]], (11, 8, 15)),
+    ((40, 40, 40), [[1, 0.01, 0.01]], (10, 40, 40)),
+    ((40, 40, 40), [[0, 0, 0]], (10, 10, 10)),
+    ((20, 20, 20), [[1, 1, 1]], (10, 10, 10)),
+], ids=str)  # fmt: skip
+def test_large_grids_lose_three_of_four_nodes_along_strong_axes(num_cells, strengths, coarse):
+    axes = axes_of(grid_of(tuple(n + 1 for n in num_cells)))
+    fewer = coarsened_by_four(axes, np.array(strengths, dtype=float))
+    assert tuple(len(x) - 1 for x in fewer) == coarse
+    for x, n in zip(fewer, num_cells, strict=True):
         assert (x[0], x[-1]) == (0, n)
 
 
