@@ -44,8 +44,8 @@ __all__ = ["LearnedMultigrid", "MultigridBounds"]
 DEGREES: Final = (7, 6)
 """Of the polynomials on the finest grid and on coarser ones."""
 
-DEGREE_IN_EXCHANGE: Final = 1
-"""On coarser grids under strong exchange with a large network: S_0 itself is a polynomial there."""
+DEGREES_IN_EXCHANGE: Final = (4, 1)
+"""The same under strong exchange with a large network, where S_0 is itself a polynomial."""
 
 UNTRAINED: Final = 0.0625
 """low before training: coarsening by four leaves a sixteenth to the next grid."""
@@ -125,9 +125,9 @@ class LearnedMultigrid:
     def _smoother(self, level: Level, depth: int) -> Polynomial | LinearMap:
         """Return X of a level."""
         low = self.model(depth, sum(level.is_coarsened))
-        degree, is_trained = DEGREES[min(depth, 1)], low.requires_grad
-        if depth and not (level.exchange.is_inverted or level.is_weak(RELAXATION)):
-            degree = DEGREE_IN_EXCHANGE
+        is_nested = not (level.exchange.is_inverted or level.is_weak(RELAXATION))
+        degree = (DEGREES_IN_EXCHANGE if is_nested else DEGREES)[min(depth, 1)]
+        is_trained = low.requires_grad
         bound = low * RELAXATION if is_trained else low.item() * RELAXATION
         first, steps = chebyshev_steps(degree, bound, RELAXATION)
         polynomial = Polynomial(RELAXATION, first, tuple(steps))
