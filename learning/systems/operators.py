@@ -310,7 +310,7 @@ def _network_solver(systems: Sequence[ReducedSystem], like: torch.Tensor) -> Lin
     try:
         return symmetric_on_host(systems[0].solve_11, len(systems[0].b_1))
     except RuntimeError as error:
-        raise ValueError(f"got {error} for A_11; wanted a positive definite one.") from error
+        raise _not_definite(error) from error
 
 
 def _network_factors(systems: Sequence[ReducedSystem]) -> Factors:
@@ -318,7 +318,14 @@ def _network_factors(systems: Sequence[ReducedSystem]) -> Factors:
     try:
         return cholesky_factors(network_blocks(systems), len(systems))
     except RuntimeError as error:
-        raise ValueError(f"got {error} for A_11; wanted a positive definite one.") from error
+        raise _not_definite(error) from error
+
+
+def _not_definite(error: RuntimeError) -> ValueError:
+    return ValueError(
+        f"got {error} for A_11; wanted a positive definite one. Hold each component of the network "
+        "by a Dirichlet condition, or by exchange that rounding beside k_1d does not hide."
+    )
 
 
 def network_blocks(systems: Sequence[ReducedSystem]) -> sparse.csr_array:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from mixeddim.algebra.compiler import compiled
+from mixeddim.algebra.network_block import superlu_factors
 from mixeddim.algebra.triangular import Array, Factors
 
 __all__ = ["cholesky_factors"]
@@ -26,22 +27,39 @@ EIGHTS: Final = np.uint64(0x0F0F0F0F0F0F0F0F)
 BYTES: Final = np.uint64(0x0101010101010101)
 TAKEN: Final = 2**31 - 1
 
+MOST_ROWS = 5000
+"""Of a block: bits and the search for the least degree grow with their square, 3 MiB here."""
+
 
 def cholesky_factors(A: sparse.csr_array, num_blocks: int = 1) -> Factors:
     """Return the factors of a matrix as arrays for compiled loops.
 
     Args:
-        A: Symmetric positive definite, block-diagonal, its pattern as well, each entry once. The
-            graph of a block takes one bit for each entry of a dense matrix.
-        num_blocks: Of equal size.
+        A: Symmetric positive definite, block-diagonal, its pattern as well, each entry once.
+        num_blocks: Of equal size; those of more than `MOST_ROWS` rows are left to SuperLU.
 
     Raises:
+        ValueError: If A has another pattern, which the loops would follow out of their arrays.
         RuntimeError: If A is not positive definite.
     """
     size = A.shape[0] // num_blocks
-    blocks = [
-        _factorise(A.indptr, A.indices, A.data, block * size, size) for block in range(num_blocks)
-    ]
+    if A.shape != 2 * (num_blocks * size,):
+        raise ValueError(
+            f"got a matrix of shape {A.shape} and {num_blocks} blocks; wanted square blocks of "
+            "equal size. Pad the smaller ones with ones on the diagonal."
+        )
+    if size > MOST_ROWS:
+        return superlu_factors(A)
+    blocks = []
+    for block in range(num_blocks):
+        graph, is_sound = _graph(A.indptr, A.indices, block * size, size)
+        if not is_sound:
+            raise ValueError(
+                f"got a matrix whose block {block} has an entry outside, twice, or without the one "
+                "opposite; wanted a symmetric pattern and each entry once. Call sum_duplicates() "
+                "and keep zeros on both sides, or on neither."
+            )
+        blocks.append(_factorise(A.indptr, A.indices, A.data, block * size, size, graph))
     if not all((pivots > 0.0).all() for *_, pivots in blocks):
         raise RuntimeError("a matrix with a pivot that is not positive")
     if num_blocks == 1:
@@ -88,20 +106,40 @@ def _members(words: Array, found: Array) -> int:
 
 
 @compiled
-def _eliminate(starts: Array, columns: Array, first: int, n: int) -> tuple[Array, Array]:
-    """Return the rows of a block in an order of least degree, and what each then couples.
+def _graph(starts: Array, columns: Array, first: int, n: int) -> tuple[Array, bool]:
+    """Return the bits of the couplings between n rows from a first one on.
 
     Returns:
-        The order, shape (n,), and for each row the bits of the later rows in its column of L.
+        Those of each row, shape (n, n / 64), and whether no entry leads out of the block, none
+        occurs twice, and each has one opposite.
     """
-    graph = np.zeros((n, (n + 63) // 64), dtype=np.uint64)
-    degrees, order = np.zeros(n, dtype=np.int32), np.empty(n, dtype=np.int32)
-    found = np.empty(n, dtype=np.int64)
+    graph, found = np.zeros((n, (n + 63) // 64), dtype=np.uint64), np.empty(n, dtype=np.int64)
     for i in range(n):
         for entry in range(starts[first + i], starts[first + i + 1]):
             j = columns[entry] - first
-            if j != i:
-                graph[i, j >> 6] |= ONE << np.uint64(j & 63)
+            if j < 0 or j >= n or (graph[i, j >> 6] >> np.uint64(j & 63)) & ONE:
+                return graph, False
+            graph[i, j >> 6] |= ONE << np.uint64(j & 63)
+    for i in range(n):
+        for q in range(_members(graph[i], found)):
+            if not (graph[found[q], i >> 6] >> np.uint64(i & 63)) & ONE:
+                return graph, False
+    for i in range(n):
+        graph[i, i >> 6] &= ~(ONE << np.uint64(i & 63))
+    return graph, True
+
+
+@compiled
+def _eliminate(graph: Array) -> Array:
+    """Return the rows of a block in an order of least degree, shape (n,).
+
+    Args:
+        graph: Bits of the couplings, replaced by those of the later rows in each row's column of L.
+    """
+    n = len(graph)
+    degrees, order = np.zeros(n, dtype=np.int32), np.empty(n, dtype=np.int32)
+    found = np.empty(n, dtype=np.int64)
+    for i in range(n):
         degrees[i] = _members(graph[i], found)
     for k in range(n):
         least = 0
@@ -120,20 +158,28 @@ def _eliminate(starts: Array, columns: Array, first: int, n: int) -> tuple[Array
             for w in range(len(row)):
                 degree += _count(near[w])
             degrees[i] = degree
-    return order, graph
+    return order
 
 
 @compiled
 def _factorise(
-    starts: Array, columns: Array, values: Array, first: int, n: int
+    starts: Array, columns: Array, values: Array, first: int, n: int, graph: Array
 ) -> tuple[Array, Array, Array, Array, Array, Array, Array, Array]:
     """Return the factors of a block of n rows from a first one on.
+
+    Args:
+        starts: Of the rows of the matrix.
+        columns: Of its entries.
+        values: The same.
+        first: The first row of the block.
+        n: How many it has.
+        graph: From `_graph`, to overwrite.
 
     Returns:
         The position of each row in the order; starts, rows and values of L and of U = D L' by
         columns, the diagonals of L first and of U last; D.
     """
-    order, graph = _eliminate(starts, columns, first, n)
+    order = _eliminate(graph)
     positions, found = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int64)
     L_starts, U_starts = np.zeros(n + 1, dtype=np.int32), np.zeros(n + 1, dtype=np.int32)
     for k in range(n):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import SuperLU, cg, splu
 
-from mixeddim.algebra.triangular import factors_solver
+from mixeddim.algebra.triangular import Factors, factors_of, factors_solver
 
 __all__ = [
     "MOST_FACTORED",
@@ -26,6 +26,7 @@ __all__ = [
     "definite_factors",
     "is_worth_coarsening",
     "laplacian_solver",
+    "superlu_factors",
 ]
 
 type _Map = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -59,6 +60,19 @@ def definite_factors(A: sparse.sparray) -> _Map:
         RuntimeError: If A is not positive definite.
     """
     return _chains_scaled(A, _by_factors)
+
+
+def superlu_factors(A: sparse.sparray) -> Factors:
+    """Return the factors of a matrix, scaled alike, as arrays for compiled loops.
+
+    Args:
+        A: Symmetric positive definite, shape (n, n).
+
+    Raises:
+        RuntimeError: If A is not positive definite.
+    """
+    A, scale = _scaled(A)
+    return factors_of(_factors(A, "MMD_AT_PLUS_A"), scale)
 
 
 def _scaled(A: sparse.sparray) -> tuple[sparse.csr_array, NDArray[np.float64]]:

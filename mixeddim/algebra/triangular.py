@@ -1,7 +1,7 @@
-"""Compiled solves with the triangular factors of SuperLU.
+"""Compiled solves with triangular factors, of SuperLU or of `cholesky`.
 
 Those of a network have few entries, so that most of the time of SuperLU's own solves goes into
-calls. Where numba is missing these do the work.
+calls. Where numba is missing its own solves do the work.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def solve_blood(
     start = np.full(len(diameter), inlet_hematocrit.mean())
     _, state, changes = relax(problem.at, start, (0.0, MOST_CELLS), atol, max_iterations)
     cells = state.cells
-    if changes[-1] > atol:
+    if not changes[-1] <= atol:  # nor where it is NaN
         raise _not_converged(graph, state, changes, atol)
     blood = Blood(
         graph,

@@ -73,13 +73,13 @@ def relax[S: State](
         max_iterations: How often to evaluate at most.
 
     Returns:
-        The last x, F there, and the largest change at each x evaluated; the last one is at most
-        atol if the iteration has converged.
+        The best x, F there, and the largest change at each x evaluated; the last one is at most
+        atol if the iteration has converged, and then belongs to that x.
     """
     state, dt = evaluate(x), 1.0
     changes = [_largest(state.change)]
     best = (changes[0], x, state)
-    while changes[-1] > atol and len(changes) < max_iterations:
+    while not changes[-1] <= atol and len(changes) < max_iterations:  # NaN is no end
         step = _implicit_step(state, dt)
         new_x = np.clip(x + step, *limits)
         new = evaluate(new_x)

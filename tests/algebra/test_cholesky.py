@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from mixeddim.algebra import cholesky
 from mixeddim.algebra.cholesky import cholesky_factors
 from mixeddim.algebra.triangular import substitute
 
@@ -78,3 +79,47 @@ def test_a_matrix_that_is_not_definite_is_refused(value):
     A[20, 20] = value
     with pytest.raises(RuntimeError, match="a matrix with a pivot that is not positive"):
         cholesky_factors(A.tocsr())
+
+
+def outside(A):
+    A[10, 30] = A[30, 10] = 1.0
+
+
+def one_sided(A):
+    A[30, 35] = 1.0
+    A[35, 30] = 0.0
+
+
+@pytest.mark.parametrize("spoil", [outside, one_sided])
+def test_another_pattern_is_refused(spoil):
+    A = sparse.block_diag([thick_tree(20, 0), thick_tree(20, 1)]).tolil()
+    spoil(A)
+    block = 0 if spoil is outside else 1
+    with pytest.raises(ValueError, match=f"block {block} has an entry outside, twice, or without"):
+        cholesky_factors(A.tocsr(), 2)
+
+
+def test_entries_that_occur_twice_are_refused():
+    A = thick_tree(20, 0).tocoo()
+    rows, columns = np.append(A.row, 3), np.append(A.col, 3)
+    order = np.argsort(rows, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows))])
+    twice = sparse.csr_array((np.append(A.data, 1.0)[order], columns[order], starts), A.shape)
+    with pytest.raises(ValueError, match=r"Call sum_duplicates\(\)"):
+        cholesky_factors(twice)
+
+
+@pytest.mark.parametrize(("size", "num_blocks"), [(20, 3), (0, 1)])
+def test_blocks_of_different_size_are_refused(size, num_blocks):
+    A = thick_tree(20, 0)[: size or 10]
+    with pytest.raises(ValueError, match="wanted square blocks of equal size"):
+        cholesky_factors(A, num_blocks)
+
+
+def test_large_blocks_are_left_to_a_library(monkeypatch):
+    A = sparse.block_diag([thick_tree(70, seed) for seed in range(2)], format="csr")
+    b = np.random.default_rng(0).standard_normal(140)
+    wanted = solve(cholesky_factors(A, 2), b)
+    monkeypatch.setattr(cholesky, "MOST_ROWS", 69)
+    monkeypatch.setattr(cholesky, "_factorise", None)
+    np.testing.assert_allclose(solve(cholesky_factors(A, 2), b), wanted, rtol=1e-9, atol=1e-12)

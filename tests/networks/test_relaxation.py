@@ -37,3 +37,12 @@ def test_reports_the_smallest_change_where_there_is_no_fixed_point():
     assert len(changes) == 50
     assert abs(state.change[0]) == min(changes) > 0.3
     assert evaluate(x).change == pytest.approx(state.change)
+
+
+def test_a_number_that_is_none_ends_no_iteration():
+    evaluate = states(lambda x: np.where(x < 0.3, x + 0.2, np.nan), np.zeros_like)
+    x, state, changes = relax(evaluate, np.array([0.2]), (0.0, 1.0), 1e-8, 20)
+    assert len(changes) == 20
+    assert np.isnan(changes[-1])
+    assert np.isfinite(x).all()
+    assert np.isfinite(state.change).all()

@@ -1,12 +1,15 @@
 """S for batches of systems equals each system's own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 import mixeddim as md
 from learning.krylov.fgmres import Status, fgmres
-from learning.systems.operators import batch_systems
+from learning.systems.operators import _network_factors, batch_systems
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,16 @@ def test_shape_and_dtype_are_checked(systems):
         batch.apply(torch.ones(2, 120, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"torch.float32 on cpu; wanted .*torch.float64"):
         batch.apply(torch.ones(3, 120))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_network_that_nothing_holds_is_refused_with_what_to_do(systems, number):
+    """Its last pivot is rounding, or exactly zero as here."""
+    loose = []
+    for system in systems[:number]:
+        ones = np.ones(len(system.b_1))
+        ends = np.arange(len(ones)) % (len(ones) - 1) == 0
+        path = sparse.diags_array([2 * ones - ends, -ones[1:], -ones[1:]], offsets=[0, 1, -1])
+        loose.append(replace(system, A_11=path.tocsr()))
+    with pytest.raises(ValueError, match=r"for A_11; wanted .* by a Dirichlet condition, or by"):
+        _network_factors(loose)

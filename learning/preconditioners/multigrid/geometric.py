@@ -9,6 +9,10 @@ keeps this form on every grid: with P the interpolation from the next grid, P' S
 place of A_0, Pi P in place of Pi, and the same C. So the coarse operators are the Galerkin products
 of S itself, and the largest dense matrix has the size of the number of points on the network
 (Trottenberg, Oosterlee & Schüller 2001, Multigrid, section 2.4, for the cycle).
+
+The next grid has every second node along the axes of strong coupling, or every fourth for the
+smoothers of high degree of `learned` (see `transfer`). On the finest grid weak entries count on the
+diagonal of A_0 (see `stencils.thinned`), which enlarges it by hardly anything.
 """
 
 from __future__ import annotations
@@ -72,7 +76,10 @@ MOST_COARSE_NODES: Final = 300
 """A grid of no more nodes is solved directly: 6³ from 20 or 40 cells, 5³ from 32, 64 or 128."""
 
 MOST_TWICE_NODES: Final = 1400
-"""A grid of no more nodes is visited twice: 11³ from 20 or 40 cells, 9³ from 32, 64 or 128."""
+"""A grid of no more nodes is visited twice: 11³ from 20 or 40 cells, 9³ from 32, 64 or 128.
+
+None is where grids are coarsened by four.
+"""
 
 FEWER: Final = 3
 """But only where it has so many times fewer nodes, lest visits outgrow what they cost."""

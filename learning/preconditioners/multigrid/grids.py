@@ -215,11 +215,8 @@ class GridInBoxes:
         """Return the same with weak entries on the diagonal (see `stencils.thinned`)."""
         near = StencilMatrix(torch.from_numpy(self._padded(1))[None])
         found = thinned(near, self.boxes.processes).stencils[0].numpy()
-        here = found[(slice(None), *self.boxes.crop(1))]
-        # Entries to nodes of others lead out of the patch, and are as they were.
-        stencils = np.where(found.any(axis=(1, 2, 3))[:, None, None, None], self.stencils, 0.0)
-        stencils[0] = here[0]
-        return GridInBoxes(self.axes, stencils, self.boxes)
+        here = np.ascontiguousarray(found[(slice(None), *self.boxes.crop(1))])
+        return GridInBoxes(self.axes, here, self.boxes)
 
     def matrix(self, like: torch.Tensor) -> LinearMap:
         """Return A_0 as a map of the values at the nodes here."""

@@ -27,7 +27,8 @@ class Level:
     Attributes:
         operator: A_0.
         next_axes: The next grid.
-        visits_next_twice: Whether that is small, much smaller than this one, and not the coarsest.
+        visits_next_twice: Whether that is small, much smaller than this one, not the coarsest, and
+            not from coarsening by four.
         tissue: A_0 as a map.
         exchange: Pi' C Pi.
         prolong: Interpolation P from the next grid; its transpose is the restriction.

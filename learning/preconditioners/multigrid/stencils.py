@@ -44,6 +44,9 @@ FORWARD_AXES: Final = (1, 3, 9)
 WEAK: Final = 0.01
 """Entries of so much of the weakest one along the axes, at most, hardly count in a cycle."""
 
+ROUNDING: Final = 1e-14
+"""Entries of so much of that one are rounding, also where they are negative."""
+
 
 def thinned(A: StencilMatrix, processes: Processes = ALONE) -> StencilMatrix:
     """Return B >= A, near it, without the entries that are weak beside all those along the axes.
@@ -52,7 +55,7 @@ def thinned(A: StencilMatrix, processes: Processes = ALONE) -> StencilMatrix:
     so nothing but mass there. Where that is weak, it counts as if it were on the diagonal: a > 0
     between nodes i and j becomes a at both, which adds a (v_i - v_j)^2 to v'A v. By a path along
     the axes that is at most three times a over their entries of what these add. A product costs
-    half as much then.
+    half as much then. Without reaction a is rounding of either sign, which B >= A then holds up to.
 
     Args:
         A: In float64, on the CPU.
@@ -68,7 +71,8 @@ def thinned(A: StencilMatrix, processes: Processes = ALONE) -> StencilMatrix:
         o
         for o in range(1, 14)
         if o not in axes and processes.max(o in offsets)
-        if highest[o] <= WEAK * least and processes.max(-entries[:, o].min(initial=0.0)) <= 0.0
+        if highest[o] <= WEAK * least
+        and processes.max(-entries[:, o].min(initial=0.0)) <= ROUNDING * least
     ]
     if not weak:
         return A

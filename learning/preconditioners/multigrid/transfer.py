@@ -1,4 +1,4 @@
-"""Interpolation between the grids of a box, each with about every second node of the one before."""
+"""Interpolation between the grids of a box, each with every second or fourth node of the last."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The learned cycle: definite whatever its weights, equal to its dense definition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import learning
+from learning import kernels
+from learning.preconditioners.multigrid import transfer
 from learning.preconditioners.multigrid.geometric import create_hierarchy
 from learning.preconditioners.multigrid.learned import (
     DEGREES,
@@ -219,3 +223,19 @@ def test_the_cycle_is_differentiable_in_the_residual(problem, network, setup):
     [gradient] = torch.autograd.grad(M(r), r, w)
     with torch.no_grad():
         torch.testing.assert_close(gradient, M(w))
+
+
+@pytest.mark.skipif(not kernels.ARE_COMPILED, reason="needs numba")
+@pytest.mark.parametrize("num_cells", [(9, 8, 11), (4, 17, 1), (10, 2, 9)])
+def test_loops_and_tensors_do_the_same_where_grids_lose_three_of_four_nodes(
+    problem, network, setup, small_grids, num_cells, monkeypatch
+):
+    monkeypatch.setattr(transfer, "FEW_NODES", 0)
+    system = problem(num_cells, contrast=10.0)
+    r = torch.randn(1, len(system.g), generator=torch.Generator().manual_seed(0)).double()
+    with small_grids(), torch.no_grad():
+        by_loops = setup(network(0.3), [system])(r)
+        monkeypatch.setattr(kernels, "ARE_COMPILED", False)
+        system = replace(system)  # without what is kept for others
+        by_tensors = setup(network(0.3), [system])(r)
+    torch.testing.assert_close(by_loops, by_tensors, rtol=1e-9, atol=1e-12)

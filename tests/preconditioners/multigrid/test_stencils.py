@@ -1,5 +1,7 @@
 """Stencils of all neighbours, and of coarser grids, either way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ from learning.preconditioners.multigrid.transfer import (
     interpolation_map,
 )
 from learning.systems.stencils import OFFSETS as FORWARD_OFFSETS
-from learning.systems.stencils import StencilMatrix
+from learning.systems.stencils import StencilMatrix, stencils_of
 
 SHAPES = [(4, 3, 5), (2, 6, 3), (2, 2, 2), (1, 4, 3), (3, 1, 1)]
 seeds = st.integers(0, 2**32 - 1)
@@ -71,6 +73,35 @@ def test_weak_positive_entries_move_to_the_diagonal(random_stencils, size, offse
     values = np.linalg.eigvalsh(difference)
     assert values[0] >= -1e-12
     assert values[-1] <= 50 * size * abs(A.stencils).max()
+
+
+def test_tissue_with_given_values_is_thinned_in_a_batch_and_only_enlarged(reduced):
+    """Their rows hold zeros; without reaction the weak entries of a system are rounding."""
+    systems = [reduced((10, 12, 14)), reduced((10, 12, 14), faces=("x_min", "z_max"), k_3d=7.0)]
+    systems[1] = replace(systems[1], M=0 * systems[1].M)
+    A = stencils_of([system.A_0 for system in systems], [system.grid for system in systems])
+    assert A.stencils[1, 4].min() < 0 < A.stencils[0, 4].max()
+    B = thinned(A)
+    assert B.offsets == (0, 1, 3, 9)
+    difference, v = B.to_scipy() - A.to_scipy(), np.random.default_rng(0)
+    v = v.standard_normal((A.stencils[:, 0].numel(), 20))
+    added, energy = (np.einsum("ij,ij->j", v, M @ v) for M in (difference, A.to_scipy()))
+    assert (added > 0).all()
+    assert (added < 0.01 * energy).all()
+    np.testing.assert_allclose(difference.sum(axis=1), 0.0, atol=1e-15)
+
+
+def test_entries_that_count_in_one_system_stay_in_all(random_stencils):
+    A, _ = random_stencils((4, 3, 5), [1, 2])
+    stencils = -A.stencils.abs() - (A.stencils != 0).double()
+    stencils[:, 0] = 30.0
+    for o in range(1, 14):
+        if np.count_nonzero(FORWARD_OFFSETS[o]) > 1:
+            stencils[0, o] *= -1e-3
+            stencils[1, o] *= -1e-15
+    assert thinned(StencilMatrix(stencils)).offsets == (0, 1, 3, 9)
+    stencils[1, 4] *= -1e12
+    assert thinned(StencilMatrix(stencils)).offsets == (0, 1, 3, 4, 9)
 
 
 # --- Coarsening -------------------------------------------------------------------------------
