@@ -189,6 +189,9 @@ def grid(case: Case, num_cells: int | None, num_margin: int) -> tuple[md.Structu
     beyond = np.array([(reach - places).max(axis=0), (places + reach - case.side).max(axis=0)])
     cells = np.maximum(num_margin, np.floor(beyond * in_box / case.side).astype(int) + 1) + 1
     cells[:, case.num_points == 1] = 0
+    if (in_box + cells.sum(axis=0)).prod() > 1e6:
+        far = f"got vessels as far as {beyond.max():.3g} m from the tissue"
+        raise SystemExit(f"{far}; wanted a grid of at most a million cells. Leave out what is far.")
     below, above = cells * case.side / in_box
     lower, upper = -below, case.side + above
     box = md.create_box(in_box + cells.sum(axis=0), lower, upper, cell_type="hexahedron")

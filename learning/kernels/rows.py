@@ -98,6 +98,7 @@ def subtract_squared_rows(A: Arrays, first: int, stop: int, x: Array, y: Array) 
     """Subtract A' A x from y, with some rows of A alone, each of which is read once."""
     starts, columns, values = A
     for row in range(first, stop):
+        # As in `multiply_rows`: shared by a function, both take two thirds longer.
         a = b = c = d = y.dtype.type(0)
         entry, end = starts[row], starts[row + 1]
         while entry + 3 < end:

@@ -63,6 +63,17 @@ def test_a_stretched_layer_stands_for_a_large_box(demo):
     assert near == pytest.approx(far, rel=2e-3)
 
 
+def test_vessels_far_from_the_tissue_are_refused_before_they_are_meshed(demo):
+    case = demo.capillaries()
+    case.graph.nodes[next(iter(case.graph))]["pos"] = (
+        1.0,
+        1.0,
+        1.0,
+    )  # m, beside a tissue of some hundred µm
+    with pytest.raises(SystemExit, match=r"got vessels as far as 1 m .* at most a million"):
+        demo.grid(case, None, 1)
+
+
 def test_a_tissue_of_one_point_is_a_sheet(demo):
     case = demo.capillaries()
     for node in case.graph:

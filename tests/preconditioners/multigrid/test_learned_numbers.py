@@ -63,13 +63,16 @@ def chebyshev(low, degree=DEGREES[0]):
     return (1 - np.prod([1 - LAPLACIAN / root for root in roots], axis=0)) / LAPLACIAN
 
 
-def test_the_trained_bound_is_near_the_best_of_fourier_analysis():
-    """And coarsening by four needs its degree: half of it leaves three times as much."""
+def test_the_trained_bound_leaves_a_third_more_than_the_best_of_fourier_analysis():
+    """A condition of 1.073 where 1.054 could be: its training was short.
+
+    Coarsening by four needs its degree: half of it leaves three times as much.
+    """
     trained = learning.load_pretrained("multigrid").model(0, 3).item()
     of_trained = condition_number(chebyshev(trained))
     lows = np.linspace(0.02, 0.25, 24)
     best = min(condition_number(chebyshev(low)) for low in lows)
-    assert of_trained <= best + 0.03
+    assert (of_trained, best) == pytest.approx((1.073, 1.054), abs=1e-3)
     assert condition_number(chebyshev(0.25)) > 1 + 2 * (of_trained - 1)
     of_half = min(condition_number(chebyshev(low, DEGREES[0] // 2)) for low in lows)
     assert of_half > 1 + 3 * (of_trained - 1)

@@ -18,35 +18,26 @@ def grid_of(shape):
     return md.Grid(shape, np.zeros(3), np.ones(3), np.arange(n))
 
 
-@pytest.mark.parametrize(("num_cells", "strengths", "coarse"), [
-    ((20, 20, 20), [[1, 1, 1]], (10, 10, 10)),
-    ((5, 5, 5), [[2, 2, 2]], (3, 3, 3)),
-    ((1, 2, 3), [[1, 1, 1]], (1, 1, 2)),
-    ((1, 1, 4), [[9, 9, 1]], (1, 1, 2)),
-    ((8, 8, 8), [[1, 1, 0.1]], (4, 4, 8)),
-    ((8, 8, 8), [[1, 1, 0.1], [0.1, 1, 1]], (8, 4, 8)),
-    ((8, 8, 8), [[1, 0.1, 0.1], [0.1, 0.1, 1]], (4, 4, 4)),
-    ((8, 8, 8), [[1, 0.2, 0.1], [0.1, 0.2, 1]], (8, 4, 8)),
-    ((4, 4, 4), [[0, 0, 0]], (2, 2, 2)),
-], ids=str)  # fmt: skip
-def test_axes_of_strong_coupling_are_halved(num_cells, strengths, coarse):
+@pytest.mark.parametrize(("coarsen", "num_cells", "strengths", "coarse"), [
+    (coarsened, (20, 20, 20), [[1, 1, 1]], (10, 10, 10)),
+    (coarsened, (5, 5, 5), [[2, 2, 2]], (3, 3, 3)),
+    (coarsened, (1, 2, 3), [[1, 1, 1]], (1, 1, 2)),
+    (coarsened, (1, 1, 4), [[9, 9, 1]], (1, 1, 2)),
+    (coarsened, (8, 8, 8), [[1, 1, 0.1]], (4, 4, 8)),
+    (coarsened, (8, 8, 8), [[1, 1, 0.1], [0.1, 1, 1]], (8, 4, 8)),
+    (coarsened, (8, 8, 8), [[1, 0.1, 0.1], [0.1, 0.1, 1]], (4, 4, 4)),
+    (coarsened, (8, 8, 8), [[1, 0.2, 0.1], [0.1, 0.2, 1]], (8, 4, 8)),
+    (coarsened, (4, 4, 4), [[0, 0, 0]], (2, 2, 2)),
+    (coarsened_by_four, (40, 40, 40), [[1, 1, 1]], (10, 10, 10)),
+    (coarsened_by_four, (41, 30, 30), [[1, 0.6, 0.3]], (11, 8, 15)),
+    (coarsened_by_four, (40, 40, 40), [[1, 0.01, 0.01]], (10, 40, 40)),
+    (coarsened_by_four, (40, 40, 40), [[0, 0, 0]], (10, 10, 10)),
+    (coarsened_by_four, (20, 20, 20), [[1, 1, 1]], (10, 10, 10)),
+], ids=lambda value: getattr(value, "__name__", str(value)))  # fmt: skip
+def test_axes_of_strong_coupling_lose_nodes(coarsen, num_cells, strengths, coarse):
+    """Every second one, or on large grids three of four."""
     axes = axes_of(grid_of(tuple(n + 1 for n in num_cells)))
-    halved = coarsened(axes, np.array(strengths, dtype=float))
-    assert tuple(len(x) - 1 for x in halved) == coarse
-    for x, n in zip(halved, num_cells, strict=True):
-        assert (x[0], x[-1]) == (0, n)
-
-
-@pytest.mark.parametrize(("num_cells", "strengths", "coarse"), [
-    ((40, 40, 40), [[1, 1, 1]], (10, 10, 10)),
-    ((41, 30, 30), [[1, 0.6, 0.3]], (11, 8, 15)),
-    ((40, 40, 40), [[1, 0.01, 0.01]], (10, 40, 40)),
-    ((40, 40, 40), [[0, 0, 0]], (10, 10, 10)),
-    ((20, 20, 20), [[1, 1, 1]], (10, 10, 10)),
-], ids=str)  # fmt: skip
-def test_large_grids_lose_three_of_four_nodes_along_strong_axes(num_cells, strengths, coarse):
-    axes = axes_of(grid_of(tuple(n + 1 for n in num_cells)))
-    fewer = coarsened_by_four(axes, np.array(strengths, dtype=float))
+    fewer = coarsen(axes, np.array(strengths, dtype=float))
     assert tuple(len(x) - 1 for x in fewer) == coarse
     for x, n in zip(fewer, num_cells, strict=True):
         assert (x[0], x[-1]) == (0, n)
